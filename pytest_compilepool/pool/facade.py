@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`CompilePool`: Inductor's compile pool seen from outside, every wait bounded, every state observed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, TypeVar
+
+from pytest_compilepool import proctree
+from pytest_compilepool.pool import closing, state
+from pytest_compilepool.pool.core import PoolCore
+from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported
+from pytest_compilepool.records import ProcessKey
+from pytest_compilepool.torch_compat import pools, settings
+from pytest_compilepool.torch_compat.probe import inductor
+
+T = TypeVar("T")
+
+
+class CompilePool(PoolCore):
+    """One compile pool: parent (this process), sidecar, workers.
+
+    processes: how many workers, at least 2 (torch takes 1 to mean "no pool").
+    start_method: `subprocess` (sidecar and forked workers), `fork` or `spawn` (no sidecar, no quiesce).
+    ready_timeout, shutdown_timeout: seconds; what `wait_ready` and `shutdown` take when not told.
+
+    A context manager: `shutdown()` at the end. Not thread-safe but for `submit`.
+    """
+
+    # -- its life ----------------------------------------------------------------------------------
+
+    def warm(self) -> None:
+        """Start the sidecar, as torch's `warm_pool()` does; returns long before a kernel can run in it.
+
+        Whatever pool torch held is set aside and put back by `shutdown()`. Raises PoolClosed on a pool
+        that was shut down, TorchUnavailable without torch, PoolUnsupported where torch refuses.
+        """
+        if self._closed:
+            raise PoolClosed("this pool was shut down: make a new one")
+        if self._pool is not None:
+            return
+        # torch is imported before its settings are noted, or they could not be put back.
+        inductor("async_compile")
+        with self._timeline.span("warm") as note:
+            self._held = pools.take_out()
+            try:
+                pool = pools.make_pool(self._wanted, self.start_method)
+            except Exception as error:
+                self._give_back()
+                if isinstance(error, (OSError, RuntimeError, AssertionError, ValueError)):
+                    raise PoolUnsupported(f"torch could not make a pool: {error}") from error
+                raise
+            self._take_over(pool)
+            note(f"{self._wanted} processes, start method {self.start_method}")
+
+    def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until a worker has answered and all workers live. timeout: seconds.
+
+        Raises PoolNotReady with what was there when the time was over, SidecarDied if it died.
+        """
+        limit = self.ready_timeout if timeout is None else timeout
+        pool = self._living("wait_ready")
+        began = time.monotonic()
+        with self._timeline.span("ready"):
+            self._ready = pools.ready_future(pool)
+            self._await(
+                lambda: self._ready is not None and self._ready.done(),
+                began + limit,
+                PoolNotReady,
+                f"no worker answered within {limit:g} s",
+                self._ready,
+            )
+            error = self._ready.exception()
+            if error is not None:
+                raise PoolNotReady(f"the ready probe failed: {type(error).__name__}: {error}") from error
+            if pools.is_sidecar_pool(pool):
+                self._await_workers(began + limit, PoolNotReady, limit)
+
+    def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
+        """Send a job to a worker. fn: importable by name there (not from `__main__`).
+
+        Returns a future with the result, or SidecarDied if the sidecar dies before it is there; raises
+        SidecarDied and PoolClosed at once instead of queueing into a dead pool, and what pickling raises.
+        """
+        pool = self._living("submit")
+        inner = pool.submit(fn, *args, **kwargs)
+        outer: Future[T] = Future()
+        outer.set_running_or_notify_cancel()
+        inner.add_done_callback(lambda done: self._pass_on(done, outer))
+        return outer
+
+    def quiesce(self, timeout: float = 10.0) -> None:
+        """Let the workers go and wait until they are *gone*; jobs that run finish first. timeout: seconds.
+
+        Raises PoolUnsupported where this pool cannot, PoolTimeout naming who is still there.
+        """
+        pool = self._living("quiesce")
+        self._need(pool, "quiesce")
+        leaving = state.find_workers(pool)
+        with self._timeline.span("quiesce") as note:
+            began = time.monotonic()
+            pool.quiesce()
+            called = time.monotonic() - began
+            self._await(
+                lambda: all(proctree.reaped(key) for key in leaving),
+                began + timeout,
+                PoolTimeout,
+                f"quiesce: {len(leaving)} workers had {timeout:g} s to go",
+            )
+            note(f"{len(leaving)} workers gone; the call itself took {called * 1e3:.1f} ms")
+
+    def wakeup(self, timeout: float = 10.0) -> None:
+        """Fork the workers again and wait until all are there. timeout: seconds.
+
+        Raises PoolUnsupported where this pool cannot, PoolTimeout otherwise.
+        """
+        pool = self._living("wakeup")
+        self._need(pool, "wakeup")
+        with self._timeline.span("wakeup"):
+            began = time.monotonic()
+            pool.wakeup()
+            self._await_workers(began + timeout, PoolTimeout, timeout)
+
+    def recycle(self, timeout: float = 10.0) -> None:
+        """Fresh workers under the same sidecar: quiesce, then wakeup. timeout: seconds for each.
+
+        A pool without a sidecar is shut down and made anew, which is as fresh and slower.
+        """
+        with self._timeline.span("recycle"):
+            pool = self._living("recycle")
+            if not pools.is_sidecar_pool(pool):
+                self._remake()
+                return
+            before = set(state.find_workers(pool))
+            self.quiesce(timeout)
+            self.wakeup(timeout)
+            stayed = before & set(state.find_workers(pool))
+            if stayed:
+                raise PoolTimeout(f"recycle: the same workers are still there: {_pids(stayed)}")
+
+    def shutdown(self, timeout: float | None = None) -> closing.Closed:
+        """End the whole tree within a bound: asked, after `timeout` seconds terminated, a second later killed.
+
+        May be called twice. What torch held before `warm()` is put back. Never raises.
+        """
+        limit = self.shutdown_timeout if timeout is None else timeout
+        if self._pool is None or self._closed:
+            self._closed = True
+            self._give_back()
+            return closing.Closed("asked", 0.0)
+        self._closed = True
+        self._stop_watch()
+        with self._timeline.span("shutdown") as note:
+            outcomes = [closing.close_torch_pool(pool, limit) for pool in (self._pool, *self._former)]
+            self._former.clear()
+            self._give_back()
+            outcome = outcomes[0]
+            note(outcome.how + (f" ({outcome.error})" if outcome.error else ""))
+        return outcome
+
+    def __enter__(self) -> CompilePool:
+        self.warm()
+        self.wait_ready()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    # -- leases: the same sidecar for one test after the other ---------------------------------------
+
+    def park(self, timeout: float = 10.0) -> None:
+        """Let the workers go and take the pool out of torch's hands; the sidecar waits. timeout: seconds.
+
+        torch then holds what it held before. Raises what `quiesce` raises; PoolTimeout if jobs are pending.
+        """
+        pool = self._living("park")
+        self._await(
+            lambda: not pools.pending_jobs(pool),
+            time.monotonic() + timeout,
+            PoolTimeout,
+            f"park: {len(pools.pending_jobs(pool))} jobs had {timeout:g} s to finish",
+        )
+        self.quiesce(timeout)
+        self._give_back()
+
+    def lease(self, timeout: float = 10.0) -> None:
+        """Give a parked pool to torch again, with fresh workers and counts and timeline begun anew."""
+        pool = self._living("lease")
+        self._timeline.clear()
+        self._jobs.clear()
+        self._held = pools.take_out()
+        pools.install(pool, self._ready)
+        settings.set_config("worker_start_method", self.start_method)
+        settings.set_config("compile_threads", self._wanted)
+        self.wakeup(timeout)
+
+    def _remake(self) -> None:
+        pool = self._pool
+        if pool is not None:
+            closing.close_torch_pool(pool, self.shutdown_timeout)
+        fresh = pools.make_pool(self._wanted, self.start_method)
+        self._take_over(fresh)
+        self.wait_ready()
+
+
+def _pids(keys: set[ProcessKey]) -> str:
+    return ", ".join(str(key.pid) for key in sorted(keys))

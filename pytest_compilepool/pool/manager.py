@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pools of one test session: one sidecar shared by the tests whose needs are equal, others on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pytest_compilepool import proctree
+from pytest_compilepool.pool.errors import PoolError, SidecarDied
+from pytest_compilepool.pool.facade import CompilePool
+from pytest_compilepool.pool.needs import Needs, current_needs, differences
+from pytest_compilepool.records import Event, Jobs, PoolState
+
+PARK_TIMEOUT = 5.0  # seconds for the jobs of a test that is over; then its pool is ended
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a fixture wants. processes: workers; the timeouts are in seconds."""
+
+    processes: int
+    start_method: str = "subprocess"
+    ready_timeout: float = 60.0
+    shutdown_timeout: float = 10.0
+
+
+@dataclass
+class Tally:
+    """What happened since somebody last looked: for the report of one test."""
+
+    started: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+
+class PoolManager:
+    """Makes, shares and closes the pools of a session. Everything it made is closed by `close_all()`."""
+
+    def __init__(self) -> None:
+        self._shared: CompilePool | None = None
+        self._shared_needs: Needs | None = None
+        self._made: list[CompilePool] = []
+        self._owned: set[int] = set()
+        self._ended: list[CompilePool] = []
+        self.tally = Tally()
+
+    # -- pools -------------------------------------------------------------------------------------
+
+    def make(self, request: Request, *, owned: bool = True) -> CompilePool:
+        """A pool with a sidecar of its own, warm and ready. Raises what CompilePool raises.
+
+        owned: the session answers for it; else it counts as made by whoever asked, and is a leak if left.
+        """
+        pool = self.blank(request, owned=owned)
+        try:
+            pool.warm()
+            pool.wait_ready()
+        except BaseException:
+            pool.shutdown()
+            raise
+        return pool
+
+    def blank(self, request: Request, *, owned: bool = True) -> CompilePool:
+        """A pool that is not warmed yet, registered here so that it is closed in any case. owned: see make."""
+        pool = CompilePool(
+            request.processes,
+            request.start_method,
+            ready_timeout=request.ready_timeout,
+            shutdown_timeout=request.shutdown_timeout,
+        )
+        self._made.append(pool)
+        if owned:
+            self._owned.add(id(pool))
+        self.tally.started += 1
+        return pool
+
+    def acquire(self, request: Request) -> CompilePool:
+        """The shared pool with fresh workers, made or made anew where need be. Raises what CompilePool raises."""
+        needs = current_needs(request.processes, request.start_method)
+        pool = self._shared
+        if pool is not None and self._shared_needs is not None:
+            reasons = differences(self._shared_needs, needs)
+            if not reasons and self._can_lease(pool):
+                return pool
+            self.tally.reasons += reasons or [f"the last one was {pool.status.reason}"]
+            self._drop_shared()
+        pool = self.make(request)
+        if request.start_method == "subprocess":
+            self._shared, self._shared_needs = pool, needs
+        return pool
+
+    def _can_lease(self, pool: CompilePool) -> bool:
+        if not pool.parked or pool.state not in (PoolState.QUIESCED, PoolState.READY):
+            return False
+        try:
+            pool.lease()
+        except PoolError as error:
+            self.tally.reasons.append(str(error).splitlines()[0])
+            return False
+        return True
+
+    def release(self, pool: CompilePool) -> SidecarDied | None:
+        """After a test: park the shared pool, close any other. Returns a death that nobody was told of."""
+        untold = pool.untold_death()
+        kept = pool is self._shared and not pool.replaced and pool.death is None
+        if kept and pool.state is not PoolState.CLOSED:
+            try:
+                pool.park(PARK_TIMEOUT)
+            except SidecarDied as error:
+                self._drop_shared()
+                return error
+            except PoolError as error:
+                self.tally.reasons.append(str(error).splitlines()[0])
+                self._drop_shared()
+            return untold
+        if pool is self._shared:
+            self._drop_shared()
+        else:
+            self.discard(pool)
+        return untold
+
+    def discard(self, pool: CompilePool) -> None:
+        """Close a pool for good."""
+        pool.shutdown()
+        if pool in self._made:
+            self._made.remove(pool)
+            self._ended.append(pool)
+            self._owned.discard(id(pool))
+
+    def _drop_shared(self) -> None:
+        pool, self._shared, self._shared_needs = self._shared, None, None
+        if pool is not None:
+            self.discard(pool)
+
+    def close_all(self) -> None:
+        """End every pool that was made here; the youngest first, as each puts back what it found."""
+        self._shared = self._shared_needs = None
+        for pool in list(reversed(self._made)):
+            self.discard(pool)
+
+    def take_tally(self) -> Tally:
+        """What was counted since the last call."""
+        tally, self.tally = self.tally, Tally()
+        return tally
+
+    def take_news(self) -> tuple[list[Event], Jobs]:
+        """What happened to all of its pools since the last call, to those that have ended too."""
+        events: list[Event] = []
+        jobs = Jobs()
+        for pool in (*self._made, *self._ended):
+            new_events, new_jobs = pool.take_news()
+            events += new_events
+            jobs += new_jobs
+        self._ended.clear()
+        return events, jobs
+
+    # -- what it owns, for the leak checkers -----------------------------------------------------------
+
+    def _answered_for(self) -> list[CompilePool]:
+        return [pool for pool in self._made if id(pool) in self._owned]
+
+    def owned_pids(self) -> set[int]:
+        """Processes of its pools; those of a parked pool are the sidecar's alone."""
+        found: set[int] = set()
+        for pool in self._answered_for():
+            sidecar = pool.sidecar
+            if sidecar is not None and pool.start_method == "subprocess":
+                found.add(sidecar.pid)
+                found.update(row.pid for row in proctree.descendants(sidecar.pid))
+            else:
+                found |= pool.owned_pids
+        return found
+
+    def owned_threads(self) -> set[int]:
+        """Threads of its pools."""
+        return set().union(*(pool.owned_threads for pool in self._answered_for()))
+
+    def owned_fds(self) -> set[int]:
+        """File descriptors of its pools."""
+        return set().union(*(pool.owned_fds for pool in self._answered_for()))
+
+    def owned_pools(self) -> set[int]:
+        """`id()` of torch's objects behind its pools."""
+        return set().union(*(pool.owned_objects for pool in self._answered_for()))
+
+    @property
+    def idle(self) -> bool:
+        """Whether it holds no pool at all."""
+        return not self._made

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from pytest_compilepool.pool.facade import CompilePool
+
+pytest.importorskip("torch", reason="these tests are about the real pool, which is torch's")
+
+
+@pytest.fixture
+def own_pool():
+    """A pool that is made without the plugin's fixtures, ready; ended in any case."""
+    pool = CompilePool(2)
+    try:
+        pool.warm()
+        pool.wait_ready()
+        yield pool
+    finally:
+        pool.shutdown(2.0)
+
+
+@pytest.fixture
+def blank_pool():
+    """A pool object that nobody has warmed; ended in any case."""
+    pool = CompilePool(2)
+    yield pool
+    pool.shutdown(2.0)
