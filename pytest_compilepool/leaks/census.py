@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A census: what a set of checkers measured at one moment; and the verdict between two of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+import warnings
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pytest_compilepool.leaks.base import MISSING, LeakChecker, Owned, changes
+from pytest_compilepool.leaks.caches import CacheChecker
+from pytest_compilepool.leaks.config import ConfigChecker
+from pytest_compilepool.leaks.counters import CounterChecker
+from pytest_compilepool.leaks.cwd import CwdChecker
+from pytest_compilepool.leaks.environ import EnvironChecker
+from pytest_compilepool.leaks.fds import FdChecker
+from pytest_compilepool.leaks.filters import WarningsChecker
+from pytest_compilepool.leaks.gpu import GpuChecker
+from pytest_compilepool.leaks.pools import PoolChecker
+from pytest_compilepool.leaks.processes import ProcessChecker
+from pytest_compilepool.leaks.signals import SignalChecker
+from pytest_compilepool.leaks.threads import ThreadChecker
+from pytest_compilepool.records import Leak, Snapshot
+
+FIRST_PAUSE = 0.001  # seconds; doubled each time
+LONGEST_PAUSE = 0.1
+
+Delta = dict[str, dict[Hashable, tuple[Any, Any]]]
+"""checker name -> key -> (old or MISSING, new or MISSING)"""
+
+
+@dataclass(frozen=True)
+class Census:
+    """What was measured.
+
+    taken_at: `time.monotonic()`, seconds; snapshots: by the checker's name, None where it could not tell.
+    """
+
+    taken_at: float
+    snapshots: dict[str, Snapshot | None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison found.
+
+    leaks: to be reported, in the order of the checkers. waited, grace: seconds of the grace that were
+    used, and that there were. silent: to be put right by `restore` too, but not worth a word.
+    """
+
+    leaks: list[Leak]
+    waited: float
+    grace: float
+    silent: list[Leak] = field(default_factory=list)
+
+
+def measure(checkers: Sequence[LeakChecker]) -> Census:
+    """Ask every checker now."""
+    return Census(time.monotonic(), {checker.name: checker.measure() for checker in checkers})
+
+
+def delta(before: Census, after: Census) -> Delta:
+    """Everything that changed, judged or not; checkers that could not tell on either side are left out."""
+    found: Delta = {}
+    for name, new in after.snapshots.items():
+        old = before.snapshots.get(name)
+        if old is not None and new is not None:
+            changed = {key: (was, now) for key, was, now in changes(old, new)}
+            if changed:
+                found[name] = changed
+    return found
+
+
+def merged(census: Census, change: Delta) -> Census:
+    """The census as if `change` had happened before it.
+
+    This takes what a module- or session-scoped fixture made out of a test's account.
+    """
+    return _applied(census, change, 1)
+
+
+def reverted(census: Census, change: Delta) -> Census:
+    """The census as if `change` had never happened.
+
+    This puts what a wider fixture made back to the account when that fixture has ended.
+    """
+    return _applied(census, change, 0)
+
+
+def _applied(census: Census, change: Delta, side: int) -> Census:
+    snapshots = dict(census.snapshots)
+    for name, changed in change.items():
+        snapshot = snapshots.get(name)
+        if snapshot is None:
+            continue
+        snapshot = dict(snapshot)
+        for key, pair in changed.items():
+            if pair[side] is MISSING:
+                snapshot.pop(key, None)
+            else:
+                snapshot[key] = pair[side]
+        snapshots[name] = snapshot
+    return Census(census.taken_at, snapshots)
+
+
+def _ignore_none(leak: Leak) -> bool:
+    return False
+
+
+def compare(
+    checkers: Sequence[LeakChecker],
+    before: Census,
+    grace: float,
+    ignore: Callable[[Leak], bool] = _ignore_none,
+) -> Verdict:
+    """Measure again and say what is left over.
+
+    grace: seconds that leaks which can settle get for it; ignore: says of a leak that it does not
+    count, nor is worth waiting for. Garbage is collected once before anything is called a leak.
+    """
+    comparison = _Comparison(before, ignore)
+    left = comparison.look(checkers)
+    waited = 0.0
+    if left:
+        gc.collect()
+        left = comparison.look(left)
+        # Collecting takes a tenth of a second with torch loaded: that is not the leaks' time.
+        started = time.monotonic()
+        pause = FIRST_PAUSE
+        while settling := [checker for checker in left if checker.settles]:
+            remaining = started + grace - time.monotonic()
+            if remaining <= 0:
+                break
+            time.sleep(min(pause, remaining))
+            pause = min(pause * 2, LONGEST_PAUSE)
+            still = comparison.look(settling)
+            left = [checker for checker in left if checker in still or not checker.settles]
+        waited = time.monotonic() - started if pause > FIRST_PAUSE else 0.0
+    return comparison.verdict(checkers, waited, grace)
+
+
+class _Comparison:
+    """The leaks of each checker, as last looked at."""
+
+    def __init__(self, before: Census, ignore: Callable[[Leak], bool]) -> None:
+        self._before = before
+        self._ignore = ignore
+        self._leaks: dict[str, list[Leak]] = {}
+        self._silent: dict[str, list[Leak]] = {}
+
+    def look(self, checkers: Iterable[LeakChecker]) -> list[LeakChecker]:
+        """Measure these again. Returns those that found a leak."""
+        leaking = []
+        for checker in checkers:
+            old = self._before.snapshots.get(checker.name)
+            new = None if old is None else checker.measure()
+            leaks = [] if old is None or new is None else checker.diff(old, new)
+            self._leaks[checker.name] = [leak for leak in leaks if not self._ignore(leak)]
+            self._silent[checker.name] = [] if old is None or new is None else checker.silent(old, new)
+            if self._leaks[checker.name]:
+                leaking.append(checker)
+        return leaking
+
+    def verdict(self, checkers: Iterable[LeakChecker], waited: float, grace: float) -> Verdict:
+        names = [checker.name for checker in checkers]
+        age = f"within the {time.monotonic() - self._before.taken_at:.2f} s since the census before"
+        leaks = [leak for name in names for leak in self._leaks[name]]
+        leaks = [dataclasses.replace(leak, since=leak.since or age) for leak in leaks]
+        return Verdict(leaks, waited, grace, [leak for name in names for leak in self._silent[name]])
+
+
+def builtin_checkers(
+    owned: Owned, *, restored_by_pytest: bool = True, report_counter_growth: bool = False
+) -> list[LeakChecker]:
+    """One of each kind, in the order in which leaks are put right: a pool first, then what is left of it.
+
+    owned: what to pass over; restored_by_pytest: pytest puts warnings filters back itself (it does unless its
+    `warnings` plugin is off); report_counter_growth: report counters that a compile has moved, too.
+    """
+    return [
+        PoolChecker(owned),
+        ProcessChecker(owned),
+        ThreadChecker(owned),
+        FdChecker(owned),
+        EnvironChecker(),
+        ConfigChecker(),
+        CounterChecker(report_counter_growth),
+        CacheChecker(),
+        GpuChecker(),
+        CwdChecker(),
+        SignalChecker(),
+        WarningsChecker(restored_by_pytest),
+    ]
+
+
+def restore(checkers: Sequence[LeakChecker], leaks: Sequence[Leak]) -> None:
+    """Have each checker put its leaks right, in their order; an error in one becomes a warning."""
+    for checker in checkers:
+        own = [leak for leak in leaks if leak.checker == checker.name]
+        if not own:
+            continue
+        try:
+            checker.restore(own)
+        except Exception as error:
+            warnings.warn(
+                f"leak checker {checker.name!r} could not put right {', '.join(leak.key for leak in own)}: "
+                f"{type(error).__name__}: {error}",
+                stacklevel=2,
+            )

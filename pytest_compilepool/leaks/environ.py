@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environment variables that a test has set, changed or removed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from pytest_compilepool import proctree
+from pytest_compilepool.leaks.base import MISSING, Change, LeakChecker, show
+from pytest_compilepool.records import Leak, Snapshot
+
+# Set and changed by the test runner itself while tests run.
+_RUNNER = frozenset({"PYTEST_CURRENT_TEST", "PYTEST_VERSION", proctree.TAG})
+_RUNNER_PREFIX = "PYTEST_XDIST_"
+
+
+class _ByProduct(NamedTuple):
+    """A variable that a library writes into the environment by itself.
+
+    looks_like: what its value matches then; put_back: remove it again (it is written anew when it is
+    needed), or leave it (it is written once in the life of a process, and without it later compiles would
+    differ from earlier ones); who: who writes it, and when.
+    """
+
+    name: str
+    looks_like: str
+    put_back: bool
+    who: str
+
+
+# Where one of these appears that was not there before, no test is to blame. Read from the wheels of torch 2.8
+# to 2.15 and of vLLM 0.17 to 0.33.
+_BY_PRODUCTS = (
+    _ByProduct("TORCHINDUCTOR_CACHE_DIR", r".*/torchinductor_[^/]+", True, "torch, asking for the folder"),
+    _ByProduct("TRITON_CACHE_DIR", r".*/triton/\d+", True, "torch, loading its first Triton kernel"),
+    _ByProduct("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR", r"\d+", True, "torch, loading a C++ kernel"),
+    _ByProduct("TORCH_WARM_POOL", r"0", True, "torch, making a pool of start method `spawn`"),
+    _ByProduct("TORCHINDUCTOR_COMPILE_THREADS", r"1", True, "vLLM, being imported"),
+    _ByProduct("TRITON_PTXAS_PATH", r".*/bin/ptxas[^/]*", False, "torch, where its wheel has a ptxas"),
+    _ByProduct(
+        "TRITON_LIBDEVICE_PATH", r".*/libdevice\.10\.bc", False, "torch 2.12 on, for CUDA's libdevice"
+    ),
+    _ByProduct("CUBLAS_WORKSPACE_CONFIG", r":4096:8", False, "torch, importing Inductor's numeric checks"),
+    _ByProduct("KMP_DUPLICATE_LIB_OK", r"TRUE", False, "torch, compiling C++ with another's OpenMP"),
+    _ByProduct("DISABLE_CUPTI_LAZY_REINIT", r"1", False, "torch, its profiler"),
+    _ByProduct("TEARDOWN_CUPTI", r"0", False, "torch, its profiler"),
+    _ByProduct("TORCHINDUCTOR_CPP_DYNAMIC_THREADS", r"1", False, "vLLM, an engine on CPU"),
+    _ByProduct("NUMEXPR_MAX_THREADS", r"\d+", False, "vLLM, an engine on CPU"),
+)
+
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
+_HIDDEN = "<hidden>"
+
+
+class EnvironChecker(LeakChecker):
+    """`os.environ`. key: the name; value: the value.
+
+    Passed over: what pytest and xdist write, and the session's tag. What torch and vLLM write by themselves
+    is put back in silence (see `_BY_PRODUCTS`). Values of names that look like secrets are not shown.
+    """
+
+    name: ClassVar[str] = "environ"
+    cheap: ClassVar[bool] = True
+    judges_values: ClassVar[bool] = True
+    settles: ClassVar[bool] = False
+
+    def measure(self) -> Snapshot:
+        return {k: v for k, v in os.environ.items() if k not in _RUNNER and not k.startswith(_RUNNER_PREFIX)}
+
+    def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
+        for key, old, new in super().judged(before, after):
+            if not (old is MISSING and _by_product(str(key), new)):
+                yield key, old, new
+
+    def silent(self, before: Snapshot, after: Snapshot) -> list[Leak]:
+        found = []
+        for key, old, new in super().judged(before, after):
+            row = _by_product(str(key), new) if old is MISSING else None
+            if row is not None and row.put_back:
+                found.append(Leak(self.name, row.name, "not set", show(new), row.who, handle=(key, old)))
+        return found
+
+    def describe(self, key: Hashable, old: Any, new: Any) -> Leak:
+        name = str(key)
+        before = "not set" if old is MISSING else _shown(name, old)
+        after = "not set any more" if new is MISSING else _shown(name, new)
+        if before == after:
+            after += " (another value)"
+        return Leak(self.name, name, before, after, handle=(name, old))
+
+    def restore(self, leaks: Sequence[Leak]) -> None:
+        for leak in leaks:
+            name, old = leak.handle
+            if old is MISSING:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
+
+
+def _by_product(name: str, value: Any) -> _ByProduct | None:
+    rows = (row for row in _BY_PRODUCTS if row.name == name and re.fullmatch(row.looks_like, str(value)))
+    return next(rows, None)
+
+
+def _shown(name: str, value: str) -> str:
+    if _SECRET.search(name):
+        return _HIDDEN
+    # A URL can carry a password too.
+    return show(re.sub(r"(://)[^/@\s]+@", rf"\1{_HIDDEN}@", value))

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File descriptors left open, with what they point at."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import re
+import socket
+import stat
+import sys
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from pytest_compilepool import proctree
+from pytest_compilepool.leaks.base import MISSING, Change, LeakChecker, Owned
+from pytest_compilepool.records import Leak, Snapshot
+
+_PROC = "/proc/self/fd"
+_DEV = "/dev/fd"
+
+# Device files of accelerators. Their driver opens them once and keeps them for the life of the process.
+_DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/accel", "/dev/habanalabs")
+
+# Descriptors that multiprocessing's helpers keep for the life of the process, by design.
+_HELPER_FDS = (
+    ("multiprocessing.resource_tracker", "_resource_tracker", "_fd"),
+    ("multiprocessing.forkserver", "_forkserver", "_forkserver_alive_fd"),
+)
+
+
+# Standard input, output and error: whoever captures output swaps what they point at, pytest for each phase.
+_STANDARD = {0, 1, 2}
+
+
+class Open(NamedTuple):
+    """What a descriptor points at. inode: (device, inode); target: as /proc has it, else from fstat."""
+
+    inode: tuple[int, int]
+    target: str
+
+    def is_same(self, other: Open) -> bool:
+        """Whether they are one file: renaming it changes the target, replacing it the inode."""
+        return self.inode == other.inode or self.target == other.target
+
+
+class FdChecker(LeakChecker):
+    """Open descriptors of this process. key: the number; value: an `Open`.
+
+    folder: where descriptors are listed; the first of /proc/self/fd and /dev/fd that is there. Where there
+    is none, nothing can be told. Passed over: the standard streams, `Owned.fds`, those of multiprocessing's helpers and its
+    shared heap, and what a GPU driver opened: device files always, and in the same interval as the first of
+    them also its nameless pipes and sockets, which cannot be told from the test's.
+    """
+
+    name: ClassVar[str] = "fds"
+    cheap: ClassVar[bool] = True
+
+    def __init__(self, owned: Owned, folder: str | None = None) -> None:
+        self._owned = owned
+        self._folder = folder or next((name for name in (_PROC, _DEV) if os.path.isdir(name)), "")
+        self._target = _link_target if self._folder == _PROC else _stat_target
+
+    def measure(self) -> Snapshot | None:
+        try:
+            numbers = os.listdir(self._folder) if self._folder else None
+        except OSError:
+            return None
+        if numbers is None:
+            return None
+        passed = self._owned.fds() | _helper_fds() | _STANDARD
+        found: Snapshot = {}
+        for fd in map(int, numbers):
+            # The descriptor of the listing itself is closed by now, so it is not there.
+            opened = self._look(fd)
+            if opened is not None and fd not in passed and not _is_heap(opened):
+                found[fd] = opened
+        return found
+
+    def _look(self, fd: int) -> Open | None:
+        try:
+            info = os.fstat(fd)
+            return Open((info.st_dev, info.st_ino), self._target(fd, info))
+        except OSError:
+            return None
+
+    def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
+        new = [fd for fd, opened in after.items() if fd not in before or not opened.is_same(before[fd])]
+        driver_started = any(_is_device(after[fd]) for fd in new) and not any(
+            map(_is_device, before.values())
+        )
+        for fd in new:
+            if not _is_device(after[fd]) and not (driver_started and _is_nameless(after[fd])):
+                yield fd, before.get(fd, MISSING), after[fd]
+
+    def describe(self, key: Hashable, old: Any, new: Any) -> Leak | None:
+        before = "not open" if old is MISSING else f"fd {key} -> {old.target}"
+        after = f"fd {key} -> {new.target}"
+        return Leak(self.name, stable_target(new.target), before, after, _other_end(new), handle=(key, new))
+
+    def restore(self, leaks: Sequence[Leak]) -> None:
+        """Close those that still are what they were, through the Python object that holds it if one does."""
+        holders = _holders({leak.handle[0] for leak in leaks})
+        for leak in leaks:
+            fd, opened = leak.handle
+            # An object that is closed behind its back would close the number again, whoever has it then.
+            for holder in [*holders.get(fd, ()), None]:
+                now = self._look(fd)
+                if now is not None and now.inode == opened.inode:
+                    _close(fd, holder)
+
+
+def stable_target(target: str) -> str:
+    """A target without its number: `pipe:[123]` -> `pipe`, `anon_inode:[eventpoll]` -> `eventpoll`."""
+    if match := re.fullmatch(r"anon_inode:\[?(.*?)\]?", target):
+        return match[1]
+    match = re.fullmatch(r"(\w+):\[.*\]", target)
+    return match[1] if match else target.removesuffix(" (deleted)")
+
+
+def _is_device(opened: Open) -> bool:
+    return opened.target.startswith(_DEVICES)
+
+
+def _is_nameless(opened: Open) -> bool:
+    return not opened.target.startswith("/") or opened.target.startswith("/memfd:")
+
+
+def _is_heap(opened: Open) -> bool:
+    """multiprocessing's arena of shared values, which it keeps for the life of the process."""
+    return f"/pym-{os.getpid()}-" in opened.target
+
+
+def _link_target(fd: int, info: os.stat_result) -> str:
+    return os.readlink(f"{_PROC}/{fd}")
+
+
+def _stat_target(fd: int, info: os.stat_result) -> str:
+    """Where there is no /proc: the path if the kernel tells it, else kind and inode as /proc has them."""
+    kinds = (
+        (stat.S_ISFIFO, "pipe"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISCHR, "device"),
+        (stat.S_ISDIR, "folder"),
+    )
+    kind = next((word for test, word in kinds if test(info.st_mode)), "file")
+    path = _path_from_kernel(fd) if kind in ("file", "folder", "device") else ""
+    return path or f"{kind}:[{info.st_dev}:{info.st_ino}]"
+
+
+def _path_from_kernel(fd: int) -> str:
+    if sys.platform != "darwin":
+        return ""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0").decode(errors="replace")
+
+
+def _helper_fds() -> set[int]:
+    found = set()
+    for module, name, attribute in _HELPER_FDS:
+        fd = getattr(getattr(sys.modules.get(module), name, None), attribute, None)
+        if isinstance(fd, int):
+            found.add(fd)
+    return found
+
+
+def _other_end(opened: Open) -> str:
+    """Who below this process holds the other end of a pipe."""
+    target = opened.target
+    if not target.startswith("pipe:") or not os.path.isdir(_PROC):
+        return ""
+    names = []
+    for row in proctree.descendants(os.getpid()):
+        folder = f"/proc/{row.pid}/fd"
+        try:
+            if any(os.readlink(f"{folder}/{fd}") == target for fd in os.listdir(folder)):
+                names.append(f"pid {row.pid} ({row.name})")
+        except OSError:
+            continue  # it ended, or one of its descriptors did
+    return (
+        f"the pipe is also held by {', '.join(names)}" if names else "no child of this process holds the pipe"
+    )
+
+
+def _holders(fds: set[int]) -> dict[int, list[Any]]:
+    """Python objects that would close these descriptors some day, outermost first (text, buffer, raw)."""
+    ranks = _holder_ranks()
+    found: dict[int, list[tuple[int, Any]]] = {}
+    for thing in gc.get_objects():
+        # type(), not isinstance(): lazy proxies answer __class__ by importing what they stand for.
+        rank = next((number for kind, number in ranks if issubclass(type(thing), kind)), None)
+        if rank is not None:
+            try:
+                fd = thing.fileno()
+            except Exception:  # closed, detached, half made: then it holds nothing
+                continue
+            if fd in fds:
+                found.setdefault(fd, []).append((rank, thing))
+    return {
+        fd: [thing for _, thing in sorted(pairs, key=lambda pair: pair[0])] for fd, pairs in found.items()
+    }
+
+
+def _holder_ranks() -> list[tuple[type, int]]:
+    ranks: list[tuple[type, int]] = [
+        (io.TextIOWrapper, 0),
+        (io.BufferedIOBase, 1),
+        (io.FileIO, 2),
+        (socket.socket, 0),
+    ]
+    # The base class of multiprocessing's connections has no public name: take it from the public one.
+    connection = getattr(sys.modules.get("multiprocessing.connection"), "Connection", None)
+    return ranks if connection is None else [*ranks, (connection, 0)]
+
+
+def _close(fd: int, holder: Any | None) -> None:
+    if holder is None:
+        os.close(fd)
+        return
+    try:
+        if not os.path.isfile(f"{_DEV}/{fd}"):
+            # Its buffer may be full and nobody at the other end: closing must not wait for them.
+            os.set_blocking(fd, False)
+        holder.close()
+    except Exception:
+        pass  # what could not be flushed is lost; if it is still open, the caller closes it

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Environment variables, planted and innocent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Any
+
+import pytest
+
+from pytest_compilepool import proctree
+from pytest_compilepool.leaks import census
+from pytest_compilepool.leaks.environ import EnvironChecker
+
+NAME = "COMPILEPOOL_TEST_PLANTED"
+
+
+class TestPlanted:
+    def test_variable_that_was_not_there(self, account: Any) -> None:
+        own = account(EnvironChecker())
+        os.environ[NAME] = "1"
+        leak, text = own.leak(NAME)
+        assert (leak.before, leak.after) == ("not set", "'1'")
+        assert f'allow=["environ:{NAME}"]' in text
+        own.restore()
+        own.assert_clean(0.0)
+        assert NAME not in os.environ
+
+    def test_variable_of_another_value(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(NAME, "old")
+        own = account(EnvironChecker())
+        os.environ[NAME] = "new"
+        leak, _ = own.leak(NAME)
+        assert (leak.before, leak.after) == ("'old'", "'new'")
+        own.restore()
+        own.assert_clean(0.0)
+        assert os.environ[NAME] == "old"
+
+    def test_variable_that_is_gone(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(NAME, "old")
+        own = account(EnvironChecker())
+        del os.environ[NAME]
+        assert own.leak(NAME)[0].after == "not set any more"
+        own.restore()
+        own.assert_clean(0.0)
+        assert os.environ[NAME] == "old"
+
+    @pytest.mark.parametrize(
+        "name", ["MY_API_KEY", "HF_TOKEN", "db_password", "CLIENT_SECRET", "X_CREDENTIALS"]
+    )
+    def test_secret_is_not_shown(self, account: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv(name, "hunter1")
+        own = account(EnvironChecker())
+        os.environ[name] = "hunter2"
+        leak, text = own.leak(name)
+        assert "hunter" not in text + str(leak)
+        assert "<hidden>" in text
+        assert "another value" in leak.after
+        own.restore()
+        assert os.environ[name] == "hunter1"
+
+    def test_password_in_a_url_is_not_shown(self, account: Any) -> None:
+        own = account(EnvironChecker())
+        os.environ[NAME] = "postgres://me:hunter2@host/db"
+        assert own.leak(NAME)[0].after == "'postgres://<hidden>@host/db'"
+        own.restore()
+
+    def test_folder_that_torch_would_not_choose(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+        own = account(EnvironChecker())
+        os.environ["TRITON_CACHE_DIR"] = "/somewhere/else"
+        own.leak("TRITON_CACHE_DIR")
+        own.restore()
+        own.assert_clean(0.0)
+
+    def test_by_product_that_was_there_with_another_value(
+        self, account: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "4")
+        own = account(EnvironChecker())
+        os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+        own.leak("TORCHINDUCTOR_COMPILE_THREADS")
+        own.restore()
+        assert os.environ["TORCHINDUCTOR_COMPILE_THREADS"] == "4"
+
+
+class TestInnocent:
+    def test_set_and_put_back(self, account: Any) -> None:
+        own = account(EnvironChecker())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(NAME, "1")
+        assert own.leaks() == []
+
+    def test_set_to_what_it_was(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(NAME, "same")
+        own = account(EnvironChecker())
+        os.environ[NAME] = "same"
+        assert own.leaks() == []
+
+    @pytest.mark.parametrize(
+        "name", ["PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_WORKER", proctree.TAG]
+    )
+    def test_what_the_runner_writes(self, account: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.setenv(name, "before")
+        own = account(EnvironChecker())
+        monkeypatch.setenv(name, "after")
+        assert own.leaks() == []
+
+    @pytest.mark.parametrize(
+        ("name", "value", "put_back"),
+        [
+            ("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), "torchinductor_me"), True),
+            ("TRITON_CACHE_DIR", "/tmp/torchinductor_me/triton/0", True),
+            ("TORCHINDUCTOR_COMPILE_THREADS", "1", True),
+            ("TRITON_PTXAS_PATH", "/site-packages/torch/bin/ptxas", False),
+            ("TRITON_LIBDEVICE_PATH", "/usr/local/cuda/nvvm/libdevice/libdevice.10.bc", False),
+        ],
+    )
+    def test_what_torch_and_vllm_write_is_put_back_in_silence(
+        self, account: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, put_back: bool
+    ) -> None:
+        monkeypatch.delenv(name, raising=False)
+        own = account(EnvironChecker())
+        monkeypatch.setenv(name, value)
+        verdict = own.verdict()
+        assert verdict.leaks == []
+        census.restore([own.checker], verdict.silent)
+        assert (name in os.environ) is not put_back
+
+    def test_what_the_real_torch_writes(
+        self, account: Any, inductor: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        own = account(EnvironChecker())
+        cache_dir()
+        assert "TORCHINDUCTOR_CACHE_DIR" in os.environ
+        verdict = own.verdict()
+        assert verdict.leaks == []
+        census.restore([own.checker], verdict.silent)
+        assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ

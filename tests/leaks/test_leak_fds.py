@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""File descriptors: real ones, planted and innocent."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing.heap
+import os
+import socket
+import subprocess
+import threading
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_compilepool.leaks.base import Owned
+from pytest_compilepool.leaks.fds import FdChecker, Open, stable_target
+
+pytestmark = pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no listing of open descriptors here")
+
+linux = pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="names targets as /proc has them")
+
+FOLDERS = ["/proc/self/fd", "/dev/fd"]
+
+
+@pytest.fixture(params=FOLDERS)
+def checker(request: pytest.FixtureRequest) -> FdChecker:
+    if not os.path.isdir(request.param):
+        pytest.skip(f"no {request.param} here")
+    return FdChecker(Owned(), folder=request.param)
+
+
+class TestPlanted:
+    @linux
+    def test_file_is_named(self, account: Any, tmp_path: Path) -> None:
+        own = account(FdChecker(Owned()))
+        fd = os.open(tmp_path / "planted.log", os.O_CREAT | os.O_RDWR)
+        leak, text = own.leak(str(tmp_path / "planted.log"))
+        assert leak.before == "not open"
+        assert f"fd {fd} -> {tmp_path}/planted.log" in text
+        own.restore()
+        own.assert_clean(0.0)
+
+    def test_both_ends_of_a_pipe(self, account: Any, checker: FdChecker) -> None:
+        own = account(checker)
+        read, write = os.pipe()
+        leaks = own.leaks()
+        assert [leak.key for leak in leaks] == ["pipe", "pipe"]
+        assert {f"fd {read} ", f"fd {write} "} == {leak.after.partition("->")[0] for leak in leaks}
+        own.restore()
+        own.assert_clean(0.0)
+
+    def test_socket(self, account: Any, checker: FdChecker) -> None:
+        own = account(checker)
+        planted = socket.socket()
+        assert own.leak("socket")[0].after.startswith(f"fd {planted.fileno()} -> socket:[")
+        own.restore()
+        own.assert_clean(0.0)
+        assert planted.fileno() == -1
+
+    @linux
+    def test_pipe_to_a_child_names_the_child(self, account: Any) -> None:
+        own = account(FdChecker(Owned()))
+        child = subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE)
+        try:
+            assert f"the pipe is also held by pid {child.pid}" in own.leak("pipe")[1]
+            own.restore()
+            own.assert_clean(0.0)
+        finally:
+            child.kill()
+            child.wait()
+
+    @linux
+    def test_pipe_that_no_child_holds_says_so(self, account: Any) -> None:
+        own = account(FdChecker(Owned()))
+        os.pipe()
+        assert all("no child of this process holds the pipe" in leak.who for leak in own.leaks())
+        own.restore()
+
+    def test_number_that_is_another_file_now(self, account: Any, checker: FdChecker, tmp_path: Path) -> None:
+        fd = os.open(tmp_path / "old", os.O_CREAT)
+        own = account(checker)
+        # The old file stays on disk, so its inode is not given to the new one.
+        other = os.open(tmp_path / "new", os.O_CREAT)
+        os.dup2(other, fd)
+        os.close(other)
+        leak, _ = own.leak()
+        assert leak.before.startswith(f"fd {fd} -> ")
+        own.restore()
+        own.assert_clean(0.0)
+        assert not _is_open(fd)
+
+    def test_python_file_is_closed_through_its_object(self, account: Any, tmp_path: Path) -> None:
+        own = account(FdChecker(Owned()))
+        file = open(tmp_path / "planted.txt", "w", buffering=10000)  # noqa: SIM115
+        file.write("buffered")
+        own.restore()
+        own.assert_clean(0.0)
+        # Else it would close that number a second time when it is collected, whoever has it then.
+        assert file.closed
+        assert (tmp_path / "planted.txt").read_text() == "buffered"
+
+    def test_full_pipe_does_not_hold_up_the_restoring(self, account: Any, checker: FdChecker) -> None:
+        own = account(checker)
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        with pytest.raises(BlockingIOError):  # noqa: PT012 - the last of these writes raises
+            while True:
+                os.write(write, b"x" * 65536)
+        os.set_blocking(write, True)
+        file = open(write, "wb", buffering=100000)  # noqa: SIM115
+        file.write(b"more than fits")
+        done = threading.Event()
+        watchdog = threading.Timer(10.0, lambda: done.is_set() or os.read(read, 1 << 20))
+        watchdog.start()
+        own.restore()
+        done.set()
+        watchdog.cancel()
+        watchdog.join()
+        own.assert_clean(0.0)
+        assert file.closed
+
+    def test_what_has_become_another_file_is_not_closed(
+        self, account: Any, checker: FdChecker, tmp_path: Path
+    ) -> None:
+        own = account(checker)
+        fd = os.open(tmp_path / "planted", os.O_CREAT)
+        leak, _ = own.leak()
+        other = os.open(tmp_path / "innocent", os.O_CREAT)
+        os.dup2(other, fd)
+        os.close(other)
+        checker.restore([leak])
+        assert _is_open(fd)
+        os.close(fd)
+
+
+class TestInnocent:
+    def test_opened_and_closed(self, account: Any, checker: FdChecker, tmp_path: Path) -> None:
+        own = account(checker)
+        os.close(os.open(tmp_path / "file", os.O_CREAT))
+        assert own.leaks() == []
+
+    def test_nothing_at_all(self, account: Any, checker: FdChecker) -> None:
+        # The descriptor of the listing itself must not show up.
+        own = account(checker)
+        assert own.verdict().leaks == own.verdict().leaks == []
+        assert all(_is_open(fd) for fd in own.before.snapshots["fds"])
+
+    def test_closed_within_the_grace(self, account: Any, checker: FdChecker) -> None:
+        own = account(checker)
+        fds = os.pipe()
+        timer = threading.Timer(0.1, lambda: [os.close(fd) for fd in fds])
+        timer.start()
+        assert own.verdict(grace=5.0).leaks == []
+        timer.join()
+
+    def test_closed_by_the_garbage_collector(self, account: Any, checker: FdChecker) -> None:
+        class Ring:
+            def __init__(self) -> None:
+                self.me, self.fds = self, os.pipe()
+
+            def __del__(self) -> None:
+                for fd in self.fds:
+                    os.close(fd)
+
+        own = account(checker)
+        Ring()
+        assert own.verdict(grace=0.0).leaks == []
+
+    def test_number_reused_by_the_same_file(self, account: Any, checker: FdChecker, tmp_path: Path) -> None:
+        fd = os.open(tmp_path / "file", os.O_CREAT)
+        own = account(checker)
+        os.close(fd)
+        assert os.open(tmp_path / "file", os.O_RDONLY) == fd
+        assert own.leaks() == []
+        os.close(fd)
+
+    @linux
+    def test_file_that_was_written_anew(self, account: Any, tmp_path: Path) -> None:
+        path, spare = tmp_path / "file", tmp_path / "spare"
+        fd = os.open(path, os.O_CREAT)
+        own = account(FdChecker(Owned()))
+        os.close(fd)
+        spare.touch()
+        os.replace(spare, path)  # another inode of the same name
+        assert os.open(path, os.O_RDONLY) == fd
+        assert own.leaks() == []
+        os.close(fd)
+
+    @pytest.mark.parametrize("change", ["unlink", "rename"])
+    def test_file_of_before_that_lost_its_name(
+        self, account: Any, checker: FdChecker, tmp_path: Path, change: str
+    ) -> None:
+        path = tmp_path / "file"
+        fd = os.open(path, os.O_CREAT)
+        own = account(checker)
+        if change == "unlink":
+            path.unlink()
+        else:
+            path.rename(tmp_path / "other")
+        assert own.leaks() == []
+        os.close(fd)
+
+    def test_owned(self, account: Any) -> None:
+        fds: set[int] = set()
+        own = account(FdChecker(Owned(fds=lambda: fds)))
+        fds.update(os.pipe())
+        assert own.leaks() == []
+        for fd in fds:
+            os.close(fd)
+
+    def test_pipe_of_the_resource_tracker(self, account: Any, checker: FdChecker) -> None:
+        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+        own = account(checker)
+        resource_tracker.ensure_running()
+        assert own.leaks() == []
+
+    @linux
+    def test_shared_heap_of_multiprocessing(self, account: Any) -> None:
+        own = account(FdChecker(Owned()))
+        arena = multiprocessing.heap.Arena(4096)
+        assert arena.fd > 0
+        assert own.leaks() == []
+        del arena
+        gc.collect()
+
+    def test_what_a_gpu_driver_opens_when_it_starts(self) -> None:
+        # By hand: there is no GPU on every machine.
+        checker = FdChecker(Owned())
+        device, pipe, socket_ = (
+            Open((0, n), t) for n, t in enumerate(("/dev/nvidiactl", "pipe:[1]", "socket:[2]"))
+        )
+        log = Open((9, 9), "/tmp/log")
+        found = checker.diff({}, {3: device, 4: pipe, 5: socket_, 6: log})
+        assert [leak.key for leak in found] == ["/tmp/log"]
+        # Once it runs, only the device files are its own for certain.
+        found = checker.diff({3: device}, {3: device, 4: pipe, 7: Open((0, 7), "/dev/nvidia0")})
+        assert [leak.key for leak in found] == ["pipe"]
+
+
+def test_no_listing_means_that_nothing_can_be_told(tmp_path: Path) -> None:
+    assert FdChecker(Owned(), folder=str(tmp_path / "nowhere")).measure() is None
+
+
+@pytest.mark.parametrize(
+    ("target", "stable"),
+    [
+        ("pipe:[123]", "pipe"),
+        ("socket:[123]", "socket"),
+        ("anon_inode:[eventpoll]", "eventpoll"),
+        ("anon_inode:inotify", "inotify"),
+        ("/tmp/a b (deleted)", "/tmp/a b"),
+        ("/dev/null", "/dev/null"),
+    ],
+)
+def test_stable_target(target: str, stable: str) -> None:
+    assert stable_target(target) == stable
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Processes: real ones, planted and innocent."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_compilepool import proctree
+from pytest_compilepool.leaks import census
+from pytest_compilepool.leaks.base import Owned
+from pytest_compilepool.leaks.processes import (
+    ProcessChecker,
+    adopt_orphans,
+    is_adopting,
+    stop_adopting,
+)
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="plants processes with Linux means"
+)
+
+Wait = Callable[[Callable[[], object]], None]
+Fork = Callable[[Callable[[], object]], int]
+
+SLEEP = ["sleep", "60"]
+
+
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    previous = adopt_orphans()
+    yield
+    stop_adopting(previous)
+
+
+@pytest.fixture
+def not_adopting() -> Iterator[None]:
+    previous = is_adopting()
+    stop_adopting(False)
+    yield
+    stop_adopting(previous)
+
+
+def orphan(command: str, **environment: str) -> int:
+    """Have a shell start a command in the background and end: the pid of that command."""
+    shell = subprocess.run(
+        ["sh", "-c", f"{command} >&- 2>&- & echo $!"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    return int(shell.stdout)
+
+
+def fork_twice(fork: Fork, function: Callable[[], object]) -> int:
+    """Fork a child that forks one and ends: the pid of the grandchild, which is an orphan then."""
+    read, write = os.pipe()
+
+    def middle() -> None:
+        pid = os.fork()
+        if pid == 0:
+            function()
+        else:
+            os.write(write, str(pid).encode())
+
+    child = fork(middle)
+    os.waitpid(child, 0)
+    try:
+        # One read, not up to the end: the grandchild keeps the pipe open.
+        return int(os.read(read, 20))
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+class TestPlanted:
+    def test_child_is_found_named_and_ended(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned()))
+        child = subprocess.Popen(SLEEP)
+        leak, text = own.leak("sleep")
+        assert f"pid {child.pid}" in text
+        assert "sleep 60" in text
+        assert "child of this process" in text
+        assert "it started 0." in leak.since
+        assert 'allow=["processes:sleep"]' in text
+        own.restore()
+        own.assert_clean(0.0)
+        # Asked for through its Popen: the exit status is not lost.
+        assert child.returncode == -signal.SIGTERM
+
+    def test_grandchild_goes_with_its_parent(self, account: Any, wait_until: Wait) -> None:
+        own = account(ProcessChecker(Owned()))
+        child = subprocess.Popen(["sh", "-c", "sleep 60; true"])
+        wait_until(lambda: len(own.leaks()) == 2)
+        assert {leak.key for leak in own.leaks()} == {"sh", "sleep"}
+        assert f"child of pid {child.pid} (sh)" in own.leak("sleep")[1]
+        own.restore()
+        own.assert_clean(0.0)
+
+    @pytest.mark.usefixtures("adopting")
+    def test_orphan_is_seen_once_adopted(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned()))
+        pid = orphan("sleep 60")
+        leak, text = own.leak()
+        assert leak.handle.pid == pid
+        assert "sleep 60" in text
+        own.restore()
+        own.assert_clean(0.0)
+
+    @pytest.mark.usefixtures("adopting")
+    def test_forked_twice_without_exec(self, account: Any, fork: Fork) -> None:
+        own = account(ProcessChecker(Owned()))
+        pid = fork_twice(fork, lambda: time.sleep(60))
+        leak, _ = own.leak()
+        assert leak.handle.pid == pid
+        own.restore()
+        own.assert_clean(0.0)
+
+    def test_zombie_with_popen(self, account: Any, wait_until: Wait) -> None:
+        own = account(ProcessChecker(Owned()))
+        child = subprocess.Popen(["sh", "-c", "exit 7"])
+        wait_until(lambda: _is_zombie(child.pid))
+        leak, text = own.leak()
+        assert "zombie" in leak.after
+        assert "nobody has waited" in text
+        own.restore()
+        own.assert_clean(0.0)
+        assert child.returncode == 7
+
+    @pytest.mark.parametrize("adopt", [True, False])
+    def test_zombie_of_a_plain_fork(self, account: Any, fork: Fork, wait_until: Wait, adopt: bool) -> None:
+        previous = adopt_orphans()
+        stop_adopting(adopt)
+        try:
+            own = account(ProcessChecker(Owned()))
+            pid = fork(lambda: None)
+            wait_until(lambda: _is_zombie(pid))
+            assert "zombie" in own.leak()[0].after
+            own.restore()
+            own.assert_clean(0.0)
+        finally:
+            stop_adopting(previous)
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+
+    def test_multiprocessing_child(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned()))
+        child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+        child.start()
+        try:
+            assert f"pid {child.pid}" in own.leak()[1]
+            own.restore()
+            own.assert_clean(0.0)
+            assert child.exitcode == -signal.SIGTERM
+        finally:
+            child.join()
+            child.close()
+
+    def test_stopped_process(self, account: Any, wait_until: Wait) -> None:
+        own = account(ProcessChecker(Owned()))
+        with subprocess.Popen(SLEEP) as child:
+            child.send_signal(signal.SIGSTOP)
+            wait_until(lambda: _state(child.pid) == "T")
+            assert "stopped" in own.leak()[0].after
+            own.restore()
+            own.assert_clean(0.0)
+            assert child.returncode == -signal.SIGTERM
+
+    @pytest.mark.usefixtures("not_adopting")
+    def test_stray_with_the_tag(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned(tag="planted-1")))
+        pid = orphan("sleep 60", **{proctree.TAG: "planted-1"})
+        assert pid not in {row.pid for row in proctree.descendants(os.getpid())}
+        assert own.leak()[0].handle.pid == pid
+        own.restore()
+        own.assert_clean(0.0)
+
+    @pytest.mark.usefixtures("not_adopting")
+    def test_stray_that_names_this_process_as_parent(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned()))
+        code = "import time; time.sleep(60)"
+        pid = orphan(f"{sys.executable} -c '{code}' --parent={os.getpid()}")
+        _found_within(own, pid)
+        own.restore()
+        own.assert_clean(0.0)
+
+    @pytest.mark.usefixtures("not_adopting")
+    def test_stray_that_was_a_stranger_until_it_exec_d(self, account: Any, tmp_path: Path) -> None:
+        # Read before its exec it carries no mark: that it was read must not be remembered over the exec.
+        own = account(ProcessChecker(Owned(tag="planted-2")))
+        gate = tmp_path / "gate"
+        os.mkfifo(gate)
+        pid = orphan(f"sh -c 'read line < {gate}; {proctree.TAG}=planted-2 exec sleep 60'")
+        assert own.leaks() == []
+        gate.write_text("go\n")
+        _found_within(own, pid)
+        own.restore()
+        own.assert_clean(0.0)
+
+    def test_sidecar_and_worker_are_told_apart(self, account: Any, tmp_path: Path, wait_until: Wait) -> None:
+        # Same command lines as Inductor's: a script that forks.
+        script = tmp_path / "compile_worker" / "__main__.py"
+        script.parent.mkdir()
+        script.write_text("import os, time\nos.fork()\ntime.sleep(60)\n")
+        own = account(ProcessChecker(Owned()))
+        with subprocess.Popen([sys.executable, str(script), f"--parent={os.getpid()}"]) as child:
+            wait_until(lambda: len(own.leaks()) == 2)
+            assert f"sidecar pid {child.pid}" in own.leak("sidecar")[1]
+            assert f"child of pid {child.pid}" in own.leak("worker")[1]
+            own.restore()
+            own.assert_clean(0.0)
+
+
+def _found_within(own: Any, pid: int) -> None:
+    deadline = time.monotonic() + 5.0
+    while [leak.handle.pid for leak in own.leaks()] != [pid]:
+        assert time.monotonic() < deadline, own.leaks()
+        time.sleep(0.005)
+
+
+def _state(pid: int) -> str:
+    row = proctree.lookup(pid)
+    return "" if row is None else row.state
+
+
+def _is_zombie(pid: int) -> bool:
+    return _state(pid) == "Z"
+
+
+class TestInnocent:
+    def test_child_that_was_waited_for(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned()))
+        subprocess.run(["true"], check=True)
+        assert own.leaks() == []
+
+    def test_child_that_ends_within_the_grace(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned()))
+        child = subprocess.Popen(["sleep", "0.1"])
+        waiter = threading.Thread(target=child.wait)
+        waiter.start()
+        verdict = own.verdict(grace=5.0)
+        waiter.join()
+        assert verdict.leaks == []
+        assert verdict.waited < 5.0
+
+    def test_child_of_before(self, account: Any) -> None:
+        with subprocess.Popen(SLEEP) as child:
+            own = account(ProcessChecker(Owned()))
+            assert own.leaks() == []
+            child.kill()
+
+    def test_owned_process_and_all_below_it(self, account: Any, wait_until: Wait) -> None:
+        pids: set[int] = set()
+        own = account(ProcessChecker(Owned(processes=lambda: pids)))
+        with subprocess.Popen(["sh", "-c", "sleep 60; true"]) as child:
+            wait_until(lambda: len(own.leaks()) == 2)
+            tree = [leak.handle for leak in own.leaks()]
+            pids.add(child.pid)
+            assert own.leaks() == []
+            for key in tree:
+                os.kill(key.pid, signal.SIGKILL)
+
+    def test_resource_tracker_of_multiprocessing(self, account: Any) -> None:
+        resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+        own = account(ProcessChecker(Owned()))
+        resource_tracker.ensure_running()
+        tracker = resource_tracker._resource_tracker._pid  # type: ignore[attr-defined]
+        assert tracker in {row.pid for row in proctree.descendants(os.getpid())}
+        assert own.leaks() == []
+
+    def test_fork_server_of_multiprocessing(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned()))
+        child = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+        child.start()
+        child.join()
+        child.close()
+        own.assert_clean()
+
+    def test_resource_tracker_of_a_child_of_ours(self, account: Any) -> None:
+        # Known by its command line only: nobody here has its pid.
+        own = account(ProcessChecker(Owned()))
+        code = (
+            "import sys; from multiprocessing import resource_tracker as r; r.ensure_running();"
+            "print(r._resource_tracker._pid, flush=True); sys.stdin.read()"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            tracker = int(child.stdout.readline())
+            assert [leak.handle.pid for leak in own.leaks()] == [child.pid]
+            assert tracker != child.pid
+            child.communicate()
+        own.assert_clean()
+
+    @pytest.mark.usefixtures("adopting")
+    def test_adopted_orphan_that_has_ended(self, account: Any, wait_until: Wait) -> None:
+        # It is our zombie only because we adopt: nobody here could have waited for it.
+        own = account(ProcessChecker(Owned()))
+        pid = orphan("sleep 0.05")
+        wait_until(lambda: _is_zombie(pid))
+        assert own.leaks() == []
+        os.waitpid(pid, 0)
+
+    @pytest.mark.usefixtures("adopting")
+    def test_adopted_zombie_that_was_seen_below_another_is_waited_for(
+        self, account: Any, wait_until: Wait
+    ) -> None:
+        own = account(ProcessChecker(Owned()))
+        with subprocess.Popen(["sh", "-c", "sleep 60; true"]) as shell:
+            wait_until(lambda: len(own.leaks()) == 2)
+            sleeper = own.leak("sleep")[0].handle
+            shell.kill()
+            shell.wait()
+            os.kill(sleeper.pid, signal.SIGKILL)
+            wait_until(lambda: _is_zombie(sleeper.pid))
+        assert own.leaks() == []
+        assert proctree.lookup(sleeper.pid) is None
+
+    @pytest.mark.usefixtures("not_adopting")
+    def test_stray_of_another_session(self, account: Any) -> None:
+        own = account(ProcessChecker(Owned(tag="planted-3")))
+        pid = orphan("sleep 60", **{proctree.TAG: "somebody-else"})
+        assert own.leaks() == []
+        os.kill(pid, signal.SIGKILL)
+
+
+class TestAdoption:
+    def test_setting_is_put_back(self) -> None:
+        previous = adopt_orphans()
+        assert is_adopting()
+        assert adopt_orphans() is True
+        stop_adopting(previous)
+        assert is_adopting() is previous
+
+    def test_kernel_agrees(self) -> None:
+        previous = adopt_orphans()
+        answer = ctypes.c_int(0)
+        ctypes.CDLL(None).prctl(37, ctypes.byref(answer), 0, 0, 0)
+        stop_adopting(previous)
+        assert answer.value == 1
+
+
+def test_strangers_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    real = proctree.command
+    monkeypatch.setattr(proctree, "command", lambda pid: read.append(pid) or real(pid))
+    checker = ProcessChecker(Owned(tag="planted-4"))
+    census.measure([checker])
+    first = len(read)
+    census.measure([checker])
+    # Another process may have started in between; what was there is not read again.
+    assert len(read) - first <= max(3, first // 2)
+    assert len(read) == len(set(read))
