@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Under which keys things are kept in pytest's stashes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_compilepool.pool.facade import CompilePool
+    from pytest_compilepool.session import Session
+
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
+"""On the config: the session object."""
+
+FAILED: pytest.StashKey[bool] = pytest.StashKey()
+"""On an item: a phase of it has failed."""
+
+LEASED: pytest.StashKey[list[CompilePool]] = pytest.StashKey()
+"""On an item: the pools that fixtures have handed to it."""
+
+LEAKS: pytest.StashKey[list[dict[str, str]]] = pytest.StashKey()
+"""On an item: what it left behind, as plain values."""
+
+UNUSED: pytest.StashKey[list[str]] = pytest.StashKey()
+"""On an item: allowances that covered no leak."""

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The leak verdict of a test: a census before, one after, and what a wider scope made taken out of the account."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pytest_compilepool import marks
+from pytest_compilepool.keys import LEAKS, UNUSED
+from pytest_compilepool.leaks import census
+from pytest_compilepool.leaks.base import LeakChecker, Owned
+from pytest_compilepool.leaks.processes import adopt_orphans, stop_adopting
+from pytest_compilepool.options import Settings
+from pytest_compilepool.pool import closing
+from pytest_compilepool.pool.manager import PoolManager
+from pytest_compilepool.records import Leak
+from pytest_compilepool.runrecord import LEAKS_PROPERTY
+from pytest_compilepool.torch_compat import live_pools, others, pools
+
+_AT_THE_END = ("processes", "threads", "fds")
+
+
+@dataclass
+class Account:
+    """One test on its way: what was there before, and by which checkers."""
+
+    item: pytest.Item
+    engaged: bool
+    checkers: list[LeakChecker]
+    before: census.Census
+    allowed: list[marks.Allowance] = field(default_factory=list)
+
+
+class LeakWatch:
+    """Measures before and after each test that is to be looked at; see the option `--compilepool-leaks`."""
+
+    def __init__(self, config: pytest.Config, settings: Settings, manager: PoolManager) -> None:
+        self._config = config
+        self._settings = settings
+        self.owned = Owned(
+            processes=manager.owned_pids,
+            threads=manager.owned_threads,
+            fds=manager.owned_fds,
+            pools=manager.owned_pools,
+        )
+        self.checkers = self._all_checkers()
+        self._cheap = [checker for checker in self.checkers if checker.cheap]
+        self._current: Account | None = None
+        self._scopes: dict[int, Any] = {}
+        self._session: census.Census | None = None
+        self._adopting: Any = None
+        self._told: set[tuple[str, str]] = set()
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all checkers, those of others too."""
+        return frozenset(checker.name for checker in self.checkers)
+
+    def checker(self, name: str) -> LeakChecker:
+        """One checker by its name. Raises KeyError."""
+        return next(checker for checker in self.checkers if checker.name == name)
+
+    def begin(self, item: pytest.Item, engaged: bool) -> None:
+        """Before a test is set up. engaged: look at it in full, else only by what is cheap."""
+        if engaged and self._session is None:
+            self._adopting = adopt_orphans()
+            self._session = census.measure(self._end_checkers())
+        checkers = self.checkers if engaged else self._cheap
+        allowed = marks.allowances(item, self.names) if engaged else []
+        self._current = Account(item, engaged, checkers, census.measure(checkers), allowed)
+
+    @contextlib.contextmanager
+    def wider_scope(self, fixturedef: Any) -> Iterator[None]:
+        """Around the setup of a fixture of class, module, package or session scope."""
+        account = self._current
+        if account is None:
+            yield
+            return
+        before = census.measure(account.checkers)
+        try:
+            yield
+        finally:
+            made = census.delta(before, census.measure(account.checkers))
+            self._scopes[id(fixturedef)] = made
+            account.before = census.merged(account.before, made)
+
+    def scope_ended(self, fixturedef: Any) -> None:
+        """After such a fixture was torn down: what it made must be gone by the end of this test."""
+        made = self._scopes.pop(id(fixturedef), None)
+        if made is not None and self._current is not None:
+            self._current.before = census.reverted(self._current.before, made)
+
+    def end(self, item: pytest.Item, pool_appeared: bool) -> tuple[list[Leak], str]:
+        """After a test was torn down: judge, report on the item, put right. Returns the leaks and their report."""
+        account, self._current = self._current, None
+        if account is None or not (account.engaged or pool_appeared):
+            return [], ""
+        used: set[marks.Allowance] = set()
+        hook = self._config.hook.pytest_compilepool_allowed_leak
+        pools_of_test = self._leaked_pools(account)
+
+        def passed_over(leak: Leak) -> bool:
+            if pools_of_test.have(leak):
+                return True
+            covering = [entry for entry in account.allowed if entry.covers(leak)]
+            used.update(covering)
+            return bool(covering) or bool(hook(item=item, leak=leak))
+
+        verdict = census.compare(account.checkers, account.before, self._settings.leak_grace, passed_over)
+        leaks = verdict.leaks
+        self._told.update((leak.checker, leak.key) for leak in leaks)
+        texts = [self.checker(leak.checker).format(leak) for leak in leaks]
+        if leaks:
+            texts.append(
+                f"(they had {verdict.waited:.2f} s to go away: compilepool_leak_grace = {verdict.grace:g})"
+            )
+            item.stash[LEAKS] = [
+                {"checker": leak.checker, "key": leak.key, "text": text}
+                for leak, text in zip(leaks, texts, strict=False)
+            ]
+            summary = ", ".join(f"{leak.checker}:{leak.key}" for leak in leaks)
+            item.user_properties.append((LEAKS_PROPERTY, summary))
+        item.stash[UNUSED] = [f"{entry} ({entry.reason})" for entry in account.allowed if entry not in used]
+        census.restore(account.checkers, [*leaks, *verdict.silent])
+        return leaks, "\n\n".join([f"{item.nodeid} left behind:", *texts])
+
+    def finish(self) -> str:
+        """The end of the session: what is left of it that was not there before its first watched test."""
+        if self._session is None:
+            return ""
+        checkers = self._end_checkers()
+
+        def told(leak: Leak) -> bool:
+            # A thread that leaked from a test cannot be ended: it is that test's leak, and only once.
+            return (leak.checker, leak.key) in self._told
+
+        verdict = census.compare(checkers, self._session, self._settings.leak_grace, told)
+        texts = [self.checker(leak.checker).format(leak) for leak in verdict.leaks]
+        census.restore(checkers, [*verdict.leaks, *verdict.silent])
+        stop_adopting(self._adopting)
+        return "\n\n".join(texts)
+
+    def _leaked_pools(self, account: Account) -> _Belongings:
+        checker = self.checker("pools")
+        before, after = account.before.snapshots.get(checker.name), checker.measure()
+        if before is None or after is None:
+            return _Belongings([])
+        keys = {leak.handle for leak in checker.diff(before, after)}
+        return _Belongings([ref.object for ref in live_pools() if (ref.kind, id(ref.object)) in keys])
+
+    def _end_checkers(self) -> list[LeakChecker]:
+        return [checker for checker in self.checkers if checker.name in _AT_THE_END]
+
+    def _all_checkers(self) -> list[LeakChecker]:
+        restored = self._config.pluginmanager.hasplugin("warnings")
+        checkers: list[LeakChecker] = census.builtin_checkers(self.owned, restored_by_pytest=restored)
+        names = {checker.name for checker in checkers}
+        for group in self._config.hook.pytest_compilepool_leak_checkers(config=self._config):
+            for checker in group or ():
+                if checker.name in names:
+                    raise pytest.UsageError(
+                        f"leak checker {checker.name!r} from {type(checker).__module__}: that name is taken; "
+                        f"there are: {', '.join(sorted(names))}"
+                    )
+                names.add(checker.name)
+                checkers.append(checker)
+        # A pool that is closed takes its processes, threads and descriptors with it: it comes first.
+        return sorted(checkers, key=lambda checker: checker.name != "pools")
+
+
+class _Belongings:
+    """What belongs to pools that leaked: told once, with the pool, and not again as processes, threads and fds."""
+
+    def __init__(self, pool_objects: list[Any]) -> None:
+        self._numbers: dict[str, set[int]] = {"processes": set(), "threads": set(), "fds": set()}
+        for pool in pool_objects:
+            self._numbers["processes"].update(key.pid for key in closing.process_tree(pool))
+            self._numbers["threads"] |= others.thread_ids(pool)
+            self._numbers["fds"] |= pools.pool_fds(pool)
+            facade = getattr(pool, pools.OWNER, None)
+            if facade is not None:
+                self._numbers["threads"] |= facade.owned_threads
+                self._numbers["fds"] |= facade.owned_fds
+
+    def have(self, leak: Leak) -> bool:
+        """Whether this leak is a part of one of those pools. Checkers put pid, ident or fd into the handle."""
+        numbers = self._numbers.get(leak.checker)
+        return numbers is not None and _number(leak.handle) in numbers
+
+
+def _number(handle: Any) -> int | None:
+    """The pid, thread identifier or descriptor that a checker put into a leak's handle."""
+    if isinstance(handle, tuple) and handle:
+        handle = handle[0]
+    if isinstance(handle, int):
+        return handle
+    values = (getattr(handle, name, None) for name in ("pid", "ident", "fd"))
+    return next((value for value in values if isinstance(value, int)), None)

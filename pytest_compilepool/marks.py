@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every marker as a function: its signature validates the arguments, its docstring documents them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_compilepool.options import START_METHODS
+
+if TYPE_CHECKING:
+    from pytest_compilepool.records import Leak
+
+ISOLATIONS = ("workers", "sidecar")
+
+
+@dataclass(frozen=True)
+class PoolMark:
+    """What `@pytest.mark.compilepool(...)` said; None where it said nothing."""
+
+    processes: int | None = None
+    start_method: str | None = None
+    ready_timeout: float | None = None
+    isolation: str = "workers"
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """One entry of `allow=[...]`: a checker, and a pattern (as in file names) for the leak's key."""
+
+    checker: str
+    pattern: str
+    reason: str
+
+    def covers(self, leak: Leak) -> bool:
+        """Whether this entry allows that leak."""
+        # An exact key wins over its reading as a pattern: `pipe:[12]` holds what fnmatch takes for a set.
+        same = leak.key == self.pattern or fnmatchcase(leak.key, self.pattern)
+        return leak.checker == self.checker and same
+
+    def __str__(self) -> str:
+        return self.checker if self.pattern == "*" else f"{self.checker}:{self.pattern}"
+
+
+def compilepool(
+    *,
+    processes: int | None = None,
+    start_method: str | None = None,
+    ready_timeout: float | None = None,
+    isolation: str = "workers",
+) -> PoolMark:
+    """compilepool(*, processes, start_method, ready_timeout, isolation): what a test wants of its compile pool.
+
+    processes: how many workers. start_method: subprocess, fork or spawn. ready_timeout: seconds.
+    isolation: "workers" (fresh workers, the sidecar is shared with other tests) or "sidecar" (its own).
+    Raises ValueError with one sentence for a value that is not allowed.
+    """
+    if processes is not None:
+        from pytest_compilepool.pool.policy import parse_processes
+
+        parse_processes(processes, "@pytest.mark.compilepool(processes=...)")
+    if start_method is not None and start_method not in START_METHODS:
+        raise ValueError(f"start_method={start_method!r} is not allowed; allowed: {', '.join(START_METHODS)}")
+    if ready_timeout is not None and not _is_seconds(ready_timeout):
+        raise ValueError(f"ready_timeout={ready_timeout!r} is not allowed; allowed: seconds, more than 0")
+    if isolation not in ISOLATIONS:
+        raise ValueError(f"isolation={isolation!r} is not allowed; allowed: {', '.join(ISOLATIONS)}")
+    return PoolMark(processes, start_method, ready_timeout, isolation)
+
+
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def compilepool_leaks(*, allow: Sequence[str], reason: str) -> tuple[Allowance, ...]:
+    """compilepool_leaks(*, allow, reason): leaks that a test may leave behind, and why.
+
+    allow: names of checkers, or `checker:pattern` for some of what it finds, such as `threads:worker-*`.
+    reason: a sentence; it is printed when an entry was not needed. Raises ValueError with one sentence.
+    """
+    if isinstance(allow, str) or not isinstance(allow, Sequence) or not allow:
+        raise ValueError(f'allow={allow!r} is not allowed; allowed: a list such as ["threads"]')
+    if not isinstance(reason, str) or not reason.strip():
+        raise ValueError(f"reason={reason!r} is not allowed; allowed: a sentence that says why")
+    entries = []
+    for entry in allow:
+        if not isinstance(entry, str):
+            raise ValueError(f"allow={list(allow)!r}: {entry!r} is not allowed; allowed: a text")
+        checker, colon, pattern = entry.partition(":")
+        entries.append(Allowance(checker, pattern if colon else "*", reason))
+    return tuple(entries)
+
+
+MARKERS: tuple[Callable[..., Any], ...] = (compilepool, compilepool_leaks)
+
+
+def register(config: pytest.Config) -> None:
+    """Tell pytest the markers, with the first line of their docstrings."""
+    for function in MARKERS:
+        text = inspect.getdoc(function) or function.__name__
+        config.addinivalue_line("markers", text.splitlines()[0])
+
+
+def pool_mark(item: pytest.Item) -> PoolMark:
+    """The pool markers of a test as one; the closest one wins, argument by argument. Raises UsageError."""
+    merged: dict[str, Any] = {}
+    for mark in reversed(list(item.iter_markers("compilepool"))):
+        call(item, compilepool, mark)
+        merged.update(mark.kwargs)
+    return compilepool(**merged)
+
+
+def allowances(item: pytest.Item, checkers: Collection[str]) -> list[Allowance]:
+    """What the leak markers of a test allow. checkers: the names there are. Raises UsageError."""
+    found: list[Allowance] = []
+    for mark in item.iter_markers("compilepool_leaks"):
+        found += call(item, compilepool_leaks, mark)
+    for allowance in found:
+        if allowance.checker not in checkers:
+            raise pytest.UsageError(
+                f"{item.nodeid}: @pytest.mark.compilepool_leaks(allow=...): {allowance.checker!r} is no leak "
+                f"checker; there are: {', '.join(sorted(checkers))}"
+            )
+    return found
+
+
+def call(item: pytest.Item, function: Callable[..., Any], mark: pytest.Mark) -> Any:
+    """Validate one marker by calling its function. Raises UsageError that names the test."""
+    try:
+        return function(*mark.args, **mark.kwargs)
+    except (TypeError, ValueError) as error:
+        text = str(error).replace(f"{function.__name__}()", "").strip()
+        raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.{function.__name__}: {text}") from None
+
+
+def validate(items: Iterable[pytest.Item], checkers: Collection[str]) -> None:
+    """Every marker of every test, at collection. Raises UsageError for the first that is wrong."""
+    for item in items:
+        if item.get_closest_marker("compilepool"):
+            pool_mark(item)
+        if item.get_closest_marker("compilepool_leaks"):
+            allowances(item, checkers)

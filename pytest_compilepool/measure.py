@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pool costs here, on this torch: the figures that decide whether it is worth having.
+
+Every figure is one measurement on a pool of its own; for comparisons run it several times.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from typing import Any
+
+from pytest_compilepool import proctree
+from pytest_compilepool.pool.facade import CompilePool
+
+IDLE_SECONDS = 5.0  # how long the quiesced sidecar is watched
+SETTLE_SECONDS = 2.0  # its own bookkeeping after a quiesce is not idleness
+
+
+def measure_pool(
+    processes: int, start_method: str = "subprocess", *, ready_timeout: float = 120.0
+) -> dict[str, Any]:
+    """Warm a pool, use it, quiesce it, shut it down, and time each step.
+
+    processes: workers, at least 2. Returns seconds (`*_s`), megabytes (`*_mb`, 10**6 bytes) and numbers by
+    name; a figure that this torch cannot give is None. Raises what CompilePool raises.
+    """
+    pool = CompilePool(processes, start_method, ready_timeout=ready_timeout)
+    try:
+        return _measured(pool)
+    finally:
+        pool.shutdown()
+
+
+def _measured(pool: CompilePool) -> dict[str, Any]:
+    figures: dict[str, Any] = {"processes": pool.processes, "start_method": pool.start_method}
+    figures["warm_pool_s"] = _timed(pool.warm)
+    figures["ready_s"] = _timed(pool.wait_ready)
+    figures["first_job_s"] = _timed(lambda: pool.submit(operator.add, 1, 1).result(pool.ready_timeout))
+    figures["job_round_trip_s"] = _timed(lambda: pool.submit(operator.add, 1, 1).result(pool.ready_timeout))
+    figures |= _memory(pool)
+    if hasattr(pool.torch_pool, "quiesce"):
+        figures |= _quiesced(pool)
+    figures["shutdown_s"] = pool.shutdown().took
+    return figures
+
+
+def _quiesced(pool: CompilePool) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    leaving = pool.workers
+    began = time.monotonic()
+    pool.torch_pool.quiesce()
+    figures["quiesce_call_s"] = time.monotonic() - began
+    left = proctree.wait_gone(leaving, pool.ready_timeout)
+    figures["workers_gone_s"] = None if left else time.monotonic() - began
+    sidecar = pool.sidecar
+    if sidecar is not None:
+        figures["sidecar_cpu_after_quiesce_s"] = _idle_cpu(sidecar.pid)
+        figures["idle_watched_s"] = IDLE_SECONDS
+    figures["first_job_after_quiesce_s"] = _timed(
+        lambda: pool.submit(operator.add, 1, 1).result(pool.ready_timeout)
+    )
+    pool.wakeup()
+    figures["recycle_s"] = _timed(pool.recycle)
+    return figures
+
+
+def _idle_cpu(pid: int) -> float | None:
+    """CPU seconds that a process uses in IDLE_SECONDS. Time itself is what is waited for here."""
+    time.sleep(SETTLE_SECONDS)
+    before = proctree.cpu_seconds(pid)
+    time.sleep(IDLE_SECONDS)
+    after = proctree.cpu_seconds(pid)
+    return None if before is None or after is None else after - before
+
+
+def _memory(pool: CompilePool) -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    sidecar = pool.sidecar
+    if sidecar is not None:
+        figures |= _megabytes("sidecar", [proctree.memory(sidecar.pid)])
+    return figures | _megabytes("worker", [proctree.memory(key.pid) for key in pool.workers])
+
+
+def _megabytes(name: str, values: list[tuple[int, int] | None]) -> dict[str, Any]:
+    """The largest USS and RSS of the processes that could be read."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return {f"{name}_uss_mb": None, f"{name}_rss_mb": None}
+    return {
+        f"{name}_uss_mb": round(max(uss for uss, _ in known) / 1e6, 1),
+        f"{name}_rss_mb": round(max(rss for _, rss in known) / 1e6, 1),
+    }
+
+
+def _timed(step: Any) -> float:
+    began = time.monotonic()
+    step()
+    return time.monotonic() - began

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of the plugin: one table, one validation. A flag overrides the ini option of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+START_METHODS = ("subprocess", "fork", "spawn")
+LEAK_MODES = ("auto", "off", "warn", "fail")
+MISSING_MODES = ("skip", "fail")
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise ValueError(text)
+    return value
+
+
+def _switch(text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False}
+    return {**words, "off": False}[text.strip().lower()]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. name: as in `--compilepool-NAME` and, with underscores, the ini option `compilepool_NAME`.
+
+    parse: text to value, raising ValueError or KeyError; allowed: what to say when it does.
+    """
+
+    name: str
+    default: str | None
+    parse: Callable[[str], Any]
+    allowed: str
+    help: str
+    switch: bool = False
+
+    @property
+    def flag(self) -> str:
+        return f"--compilepool-{self.name}"
+
+    @property
+    def ini(self) -> str:
+        return f"compilepool_{self.name.replace('-', '_')}"
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(text)
+        return text
+
+    return parse
+
+
+OPTIONS = (
+    Option(
+        "processes",
+        None,
+        str,
+        "a whole number from 1 (no pool)",
+        "Processes of a compile pool; without it min(8, cpus // gpus - 1) as far as memory allows",
+    ),
+    Option(
+        "start-method",
+        None,
+        _one_of(*START_METHODS),
+        ", ".join(START_METHODS),
+        "How workers are started: subprocess (a sidecar forks them), fork or spawn (no sidecar, no quiesce)",
+    ),
+    Option(
+        "ready-timeout",
+        "60",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that a pool may take until all its workers are there",
+    ),
+    Option(
+        "shutdown-timeout",
+        "10",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that a pool may take to end by itself; then it is terminated, a second later killed",
+    ),
+    Option(
+        "leaks",
+        "auto",
+        _one_of(*LEAK_MODES),
+        ", ".join(LEAK_MODES),
+        "What to do about what a test leaves behind: warn or fail (every test is looked at), off, or auto "
+        "(warn, for tests that use a compile-pool fixture or in which a pool appears)",
+    ),
+    Option(
+        "leak-grace",
+        "2",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that what looks like a leak may take to go away by itself",
+    ),
+    Option(
+        "missing",
+        "skip",
+        _one_of(*MISSING_MODES),
+        ", ".join(MISSING_MODES),
+        "What a fixture does where there is no torch, or one that cannot do what the fixture promises",
+    ),
+    Option(
+        "block",
+        "false",
+        _switch,
+        "true or false",
+        "Fail a test that starts a compile pool without asking for one",
+        switch=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of one session, validated. Timeouts and grace are seconds.
+
+    processes_ini, processes_flag: as text or None; they are weighed by the policy, with their origin.
+    """
+
+    processes_ini: str | None
+    processes_flag: str | None
+    start_method: str | None
+    ready_timeout: float
+    shutdown_timeout: float
+    leaks: str
+    leak_grace: float
+    missing: str
+    block: bool
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option, once as a flag and once as an ini option."""
+    group = parser.getgroup("compilepool", "torch.compile's compile pool")
+    for option in OPTIONS:
+        dest = option.ini
+        if option.switch:
+            group.addoption(option.flag, dest=dest, action="store_const", const="true", help=option.help)
+        else:
+            group.addoption(
+                option.flag,
+                dest=dest,
+                metavar=option.name.rpartition("-")[2].upper(),
+                help=f"{option.help} (default: {option.default or 'the policy'})",
+            )
+        parser.addini(option.ini, option.help, default=None)
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Read and validate. Raises pytest.UsageError that names value, origin and what is allowed."""
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.name != "processes":
+            values[option.ini.removeprefix("compilepool_")] = _value(config, option)
+    flag, ini = config.getoption("compilepool_processes"), config.getini("compilepool_processes")
+    _check_processes((ini, "ini option compilepool_processes"), (flag, "--compilepool-processes"))
+    return Settings(processes_ini=ini, processes_flag=flag, **values)
+
+
+def _check_processes(*given: tuple[str | None, str]) -> None:
+    for text, origin in given:
+        if text is not None:
+            from pytest_compilepool.pool.policy import BadProcesses, parse_processes
+
+            try:
+                parse_processes(text, origin)
+            except BadProcesses as error:
+                raise pytest.UsageError(str(error)) from None
+
+
+def _value(config: pytest.Config, option: Option) -> Any:
+    text, origin = config.getoption(option.ini), option.flag
+    if text is None:
+        text, origin = config.getini(option.ini), f"ini option {option.ini}"
+    if text is None:
+        text, origin = option.default, "default"
+    if text is None:
+        return None
+    try:
+        return option.parse(str(text))
+    except (ValueError, KeyError):
+        raise pytest.UsageError(f"{origin}: {text!r} is not allowed; allowed: {option.allowed}") from None

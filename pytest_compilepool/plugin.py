@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pytest hooks of `-p compilepool`; each hands over to a room below. Loading this imports no torch and no psutil."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from pytest_compilepool import marks, newhooks, options
+from pytest_compilepool.keys import FAILED, LEAKS, SESSION, UNUSED
+from pytest_compilepool.report import terminal
+from pytest_compilepool.session import Session, leased_by
+
+pytest_plugins = ["pytest_compilepool.fixtures"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(newhooks)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    marks.register(config)
+    session = config.stash[SESSION] = Session(config)
+    config.pluginmanager.register(session.summary, "compilepool-summary")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return Session.of(config).header()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    Session.of(session.config).start()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    Session.of(config).collected(items)
+
+
+# First of all wrappers, so that what other plugins set up for the test is inside the two censuses.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    Session.of(item.config).before_test(item)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, object, object]:
+    return (yield from Session.of(request.config).fixture(fixturedef))
+
+
+def pytest_fixture_post_finalizer(fixturedef: Any, request: pytest.FixtureRequest) -> None:
+    Session.of(request.config).fixture_ended(fixturedef)
+
+
+# Inside the teardown phase, so that `-x`, reruns and JUnit see a leak that fails the test.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    failing = True
+    try:
+        result = yield
+        failing = False
+    finally:
+        Session.of(item.config).after_test(item, failing)
+    return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+        terminal.add_sections(report, leased_by(item))
+    if report.when == "teardown":
+        terminal.attach(report, item.stash.get(LEAKS, []), item.stash.get(UNUSED, []))
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    return terminal.status(report)
+
+
+# Before xdist's own, whose workers are killed ten seconds later.
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    Session.of(session.config).finish(session)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminal.write_summary(terminalreporter, Session.of(config).summary)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One test session: the pools it shares, who starts pools, what tests leave behind. The hooks hand over to here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_compilepool import marks
+from pytest_compilepool.keys import FAILED, LEASED, SESSION
+from pytest_compilepool.options import Settings, read_settings
+from pytest_compilepool.report.terminal import Summary
+from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version
+
+# Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
+if TYPE_CHECKING:
+    from pytest_compilepool.leakwatch import LeakWatch
+    from pytest_compilepool.pool.blocker import Birth, PoolRegister
+    from pytest_compilepool.pool.facade import CompilePool
+    from pytest_compilepool.pool.manager import PoolManager
+    from pytest_compilepool.records import Leak
+
+POOL_FIXTURES = frozenset(
+    {
+        "compile_pool",
+        "cold_compile_pool",
+        "quiesced_compile_pool",
+        "compile_pool_factory",
+    }
+)
+OTHER_FIXTURES = frozenset({"single_threaded_compile", "fresh_compile_caches"})
+
+BLOCKED = (
+    "this test started a compile pool without asking for one, and --compilepool-block is on: use the "
+    "fixture compile_pool (or another of the compile-pool fixtures), or mark the test with "
+    "@pytest.mark.compilepool()"
+)
+
+
+class Session:
+    """What the hooks share. Made in `pytest_configure`, in every xdist worker too; found with `of(config)`."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.settings: Settings = read_settings(config)
+        self.torch = installed_version()
+        self.summary = Summary()
+        self._at_start = dict(os.environ)
+        self._register: PoolRegister | None = None
+        self._manager: PoolManager | None = None
+        self._leaks: LeakWatch | None = None
+        self._waiting: pytest.Item | None = None
+        self._tag: str | None = None
+        self._tag_name = ""
+
+    @staticmethod
+    def of(config: pytest.Config) -> Session:
+        """The session of a config that has been configured."""
+        return config.stash[SESSION]
+
+    @property
+    def manager(self) -> PoolManager:
+        """The pools of this session."""
+        if self._manager is None:
+            from pytest_compilepool.pool.manager import PoolManager
+
+            self._manager = PoolManager()
+        return self._manager
+
+    @property
+    def leaks(self) -> LeakWatch:
+        """The leak watch."""
+        if self._leaks is None:
+            from pytest_compilepool.leakwatch import LeakWatch
+
+            self._leaks = LeakWatch(self.config, self.settings, self.manager)
+        return self._leaks
+
+    @property
+    def started_with(self) -> dict[str, str]:
+        """The environment that this process was started with, before anything was imported into it."""
+        from pytest_compilepool import resources
+
+        return resources.start_environment() if os.path.exists("/proc/self/environ") else self._at_start
+
+    # -- the hooks -----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """The session begins: from now on pools are noticed, where there is a torch to make any."""
+        if self.torch is not None:
+            from pytest_compilepool.pool.blocker import PoolRegister
+
+            self._register = PoolRegister(self._torch_appeared)
+            self._register.start()
+
+    def collected(self, items: list[pytest.Item]) -> None:
+        """Validate every marker. Raises pytest.UsageError."""
+        allowing = any(item.get_closest_marker("compilepool_leaks") for item in items)
+        marks.validate(items, self.leaks.names if allowing else frozenset())
+
+    def before_test(self, item: pytest.Item) -> None:
+        """Before anything of a test is set up."""
+        if self._register is not None:
+            self._register.take()
+            if self.settings.block and not wants_pool(item):
+                self._register.block(BLOCKED)
+        if self.settings.leaks == "off" or (self.settings.leaks == "auto" and self.torch is None):
+            return
+        engaged = self.settings.leaks in ("warn", "fail") or uses_ours(item)
+        if engaged or inductor_loaded():
+            self._look_at(item, engaged)
+        else:
+            # No pool can appear before torch does: until then there is nothing to measure.
+            self._waiting = item
+
+    def fixture(self, fixturedef: Any) -> Generator[None, object, object]:
+        """Around the setup of a fixture: what a wider scope makes is not one test's leak."""
+        watch = self._leaks
+        if fixturedef.scope == "function" or watch is None:
+            return (yield)
+        with watch.wider_scope(fixturedef):
+            return (yield)
+
+    def fixture_ended(self, fixturedef: Any) -> None:
+        """A fixture was torn down: what it had made is the account of the test that ends it again."""
+        if self._leaks is not None:
+            self._leaks.scope_ended(fixturedef)
+
+    def after_test(self, item: pytest.Item, failing: bool) -> None:
+        """After everything of a test is torn down. failing: an error is on its way already.
+
+        Raises pytest's failure where the options say that a leak, or a blocked pool, fails the test.
+        """
+        self._waiting = None
+        births, blocked = self._pools_since_the_last_test()
+        self._note(item, len(births))
+        leaks: list[Leak] = []
+        text = ""
+        if self._leaks is not None:
+            leaks, text = self._leaks.end(item, bool(births))
+        if failing:
+            return
+        if blocked and not item.stash.get(FAILED, False):
+            pytest.fail(blocked[0], pytrace=False)
+        if leaks and self.settings.leaks == "fail":
+            pytest.fail(text, pytrace=False)
+
+    def finish(self, session: pytest.Session) -> None:
+        """The session ends: every pool is closed, every trace of ours removed, and what is left is told."""
+        if self._manager is not None:
+            self._manager.close_all()
+            self.summary.total.add_news(*self._manager.take_news())
+        if self._register is not None:
+            self._register.stop()
+        text = self._leaks.finish() if self._leaks is not None else ""
+        if self._tag is not None and os.environ.get(self._tag_name) == self._tag:
+            del os.environ[self._tag_name]
+        if text:
+            self.summary.at_the_end.append(text)
+            if self.settings.leaks == "fail" and session.exitstatus == 0:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def header(self) -> str:
+        """One line: torch by its metadata, how many processes and why, start method, leak mode."""
+        from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
+
+        torch = f"torch {self.torch}" if self.torch is not None else "torch is not installed"
+        try:
+            decision = decide(
+                capabilities=None,
+                ini=self.settings.processes_ini,
+                flag=self.settings.processes_flag,
+                start_method=self.settings.start_method,
+                started_with=self.started_with,
+            )
+        except (BadProcesses, BadStartMethod) as error:
+            raise pytest.UsageError(str(error)) from None
+        return (
+            f"compilepool: {torch}, {decision.processes} process{'es' if decision.processes > 1 else ''} ({decision.why}), "
+            f"start method {decision.start_method}, leaks {self.settings.leaks}"
+        )
+
+    @contextlib.contextmanager
+    def outer_caches_watched(self, outer: dict[str, str]) -> Iterator[None]:
+        """The folders that were in effect before a test got fresh ones: nothing may be written there now."""
+        if self._leaks is None:
+            yield
+            return
+        checker: Any = self._leaks.checker("caches")
+        checker.watch([Path(folder) for folder in outer.values()])
+        try:
+            yield
+        finally:
+            checker.unwatch()
+
+    # -- inside --------------------------------------------------------------------------------------
+
+    def _look_at(self, item: pytest.Item, engaged: bool) -> None:
+        self.leaks.begin(item, engaged)
+        if engaged:
+            self._tag_descendants()
+
+    def _torch_appeared(self) -> None:
+        """In the middle of a test that nobody looked at: the census before its first pool is taken now."""
+        item, self._waiting = self._waiting, None
+        if item is not None:
+            self._look_at(item, False)
+
+    def _tag_descendants(self) -> None:
+        if self._tag is None:
+            from pytest_compilepool.proctree import TAG
+
+            self._tag_name = TAG
+            self._tag = self.leaks.owned.tag = f"{os.getpid()}-{uuid.uuid4().hex}"
+            os.environ[TAG] = self._tag
+
+    def _pools_since_the_last_test(self) -> tuple[list[Birth], list[str]]:
+        if self._register is None:
+            return [], []
+        self._register.unblock()
+        return self._register.take()
+
+    def _note(self, item: pytest.Item, births: int) -> None:
+        if self._manager is None and not births:
+            return
+        from pytest_compilepool.runrecord import PROPERTY, TestRecord
+
+        tally = self.manager.take_tally()
+        record = TestRecord(
+            started=tally.started, made_by_torch=max(0, births - tally.started), reasons=tally.reasons
+        )
+        record.add_news(*self.manager.take_news())
+        if record != TestRecord():
+            item.user_properties.append((PROPERTY, record.as_text()))
+
+
+def leased_by(item: pytest.Item) -> list[CompilePool]:
+    """The pools that fixtures have handed to a test."""
+    return item.stash.setdefault(LEASED, [])
+
+
+def uses_ours(item: pytest.Item) -> bool:
+    """Whether a test uses any fixture of this plugin, or carries one of its markers."""
+    names = set(getattr(item, "fixturenames", ()))
+    marked = item.get_closest_marker("compilepool") or item.get_closest_marker("compilepool_leaks")
+    return bool(names & (POOL_FIXTURES | OTHER_FIXTURES)) or marked is not None
+
+
+def wants_pool(item: pytest.Item) -> bool:
+    """Whether a test has asked for a pool."""
+    names = set(getattr(item, "fixturenames", ()))
+    return bool(names & POOL_FIXTURES) or item.get_closest_marker("compilepool") is not None

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bad input: one clear sentence with the value, where it came from and what is allowed; no traceback of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+PASSES = "def test_one(): pass"
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--compilepool-processes=0", ["--compilepool-processes", "'0'", "1 to 1024"]),
+        ("--compilepool-processes=-3", ["--compilepool-processes", "'-3'", "1 to 1024"]),
+        ("--compilepool-processes=eight", ["--compilepool-processes", "'eight'", "1 to 1024"]),
+        ("--compilepool-processes=", ["--compilepool-processes", "''", "1 to 1024"]),
+        ("--compilepool-processes=9999", ["--compilepool-processes", "'9999'", "1 to 1024"]),
+        (
+            "--compilepool-start-method=thread",
+            ["--compilepool-start-method", "'thread'", "subprocess, fork, spawn"],
+        ),
+        ("--compilepool-leaks=maybe", ["--compilepool-leaks", "'maybe'", "auto, off, warn, fail"]),
+        ("--compilepool-missing=ignore", ["--compilepool-missing", "'ignore'", "skip, fail"]),
+        ("--compilepool-ready-timeout=soon", ["--compilepool-ready-timeout", "'soon'", "seconds"]),
+        ("--compilepool-ready-timeout=0", ["--compilepool-ready-timeout", "'0'", "more than 0"]),
+        ("--compilepool-shutdown-timeout=nan", ["--compilepool-shutdown-timeout", "'nan'", "seconds"]),
+        ("--compilepool-leak-grace=-1", ["--compilepool-leak-grace", "'-1'", "seconds"]),
+    ],
+)
+def test_a_flag_that_is_not_allowed(inner, argument, words):
+    refused(inner(PASSES, argument), words)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("compilepool_processes", "eight", ["ini option compilepool_processes", "'eight'", "1 to 1024"]),
+        ("compilepool_processes", "", ["ini option compilepool_processes", "''", "1 to 1024"]),
+        ("compilepool_leaks", "all", ["ini option compilepool_leaks", "'all'", "auto, off, warn, fail"]),
+        ("compilepool_block", "perhaps", ["ini option compilepool_block", "'perhaps'", "true or false"]),
+    ],
+)
+def test_an_ini_option_that_is_not_allowed(inner, pytester, option, value, words):
+    pytester.makeini(f"[pytest]\n{option} = {value}\n")
+    refused(inner(PASSES), words)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TORCHINDUCTOR_COMPILE_THREADS", "eight"),
+        ("TORCHINDUCTOR_COMPILE_THREADS", "0"),
+        ("VLLM_COMPILE_PROCESSES", "lots"),
+        ("TORCHINDUCTOR_WORKER_START", ""),
+    ],
+)
+def test_an_environment_variable_that_is_not_allowed(inner, variable, value):
+    refused(inner(PASSES, environment={variable: value}), [variable, repr(value), "allowed"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "words"),
+    [
+        ("compilepool(processes=0)", ["processes=...", "0", "1 to 1024"]),
+        ("compilepool(processes='many')", ["'many'", "1 to 1024"]),
+        ("compilepool(processes=2.5)", ["2.5", "1 to 1024"]),
+        ("compilepool(processes=True)", ["True", "1 to 1024"]),
+        ("compilepool(start_method='thread')", ["'thread'", "subprocess, fork, spawn"]),
+        ("compilepool(isolation='none')", ["'none'", "workers, sidecar"]),
+        ("compilepool(ready_timeout=0)", ["ready_timeout=0", "more than 0"]),
+        ("compilepool(process=2)", ["process"]),
+        ("compilepool(2)", ["positional"]),
+        ("compilepool_leaks(allow=['threads'])", ["reason"]),
+        ("compilepool_leaks(allow=['threads'], reason=' ')", ["' '", "says why"]),
+        ("compilepool_leaks(allow=[], reason='x')", ["allow=[]", "a list such as"]),
+        ("compilepool_leaks(allow='threads', reason='x')", ["allow='threads'", "a list such as"]),
+        ("compilepool_leaks(allow=['tread'], reason='x')", ["'tread'", "no leak checker", "threads"]),
+    ],
+)
+def test_a_marker_that_is_not_allowed(inner, mark, words):
+    source = f"""
+        import pytest
+
+        @pytest.mark.{mark}
+        def test_one(): pass
+    """
+    refused(inner(source), [f"test_one: @pytest.mark.{mark.partition('(')[0]}", *words])
+
+
+def test_markers_are_documented(inner):
+    result = inner(PASSES, "--markers")
+    result.stdout.fnmatch_lines(
+        [
+            "@pytest.mark.compilepool(*, processes, start_method, ready_timeout, isolation): *",
+            "@pytest.mark.compilepool_leaks(*, allow, reason): *",
+        ]
+    )
+
+
+def test_a_pool_and_single_threaded_exclude_each_other(inner):
+    pytest.importorskip("torch")
+    result = inner("def test_one(compile_pool, single_threaded_compile): pass")
+    result.stdout.fnmatch_lines(["*test_one: single_threaded_compile and a compile pool exclude each other*"])
+    assert result.ret != 0
+
+
+def test_a_checker_whose_name_is_taken(inner):
+    result = inner(
+        "import pytest\n@pytest.mark.compilepool_leaks(allow=['threads'], reason='x')\ndef test_one(): pass",
+        conftest="""
+            from pytest_compilepool.leaks.base import LeakChecker
+
+            class Mine(LeakChecker):
+                name = "threads"
+                def measure(self): return {}
+
+            def pytest_compilepool_leak_checkers(config):
+                return [Mine()]
+        """,
+    )
+    refused(result, ["leak checker 'threads'", "taken", "processes"])
+
+
+def refused(result: pytest.RunResult, words: list[str]) -> None:
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    text = result.stderr.str() + result.stdout.str()
+    line = next((line for line in text.splitlines() if line.startswith("ERROR: ")), text)
+    for word in words:
+        assert word in line, f"{word!r} is not in {line!r}"
+    assert "Traceback" not in text
+    assert "INTERNALERROR" not in text
