@@ -51,7 +51,7 @@ class LeakWatch:
         self.checkers = self._all_checkers()
         self._cheap = [checker for checker in self.checkers if checker.cheap]
         self._current: Account | None = None
-        self._scopes: dict[int, Any] = {}
+        self._scopes: dict[int, tuple[census.Delta, list[str]]] = {}
         self._session: census.Census | None = None
         self._adopting: Any = None
         self._told: set[tuple[str, str]] = set()
@@ -85,15 +85,23 @@ class LeakWatch:
         try:
             yield
         finally:
-            made = census.delta(before, census.measure(account.checkers))
-            self._scopes[id(fixturedef)] = made
+            after = census.measure(account.checkers)
+            made = census.delta(before, after)
+            # What could not be told before it (torch was not imported yet) cannot be given back either.
+            blind = [
+                name
+                for name, snapshot in before.snapshots.items()
+                if snapshot is None and after.snapshots[name] is not None
+            ]
+            self._scopes[id(fixturedef)] = (made, blind)
             account.before = census.merged(account.before, made)
 
     def scope_ended(self, fixturedef: Any) -> None:
         """After such a fixture was torn down: what it made must be gone by the end of this test."""
-        made = self._scopes.pop(id(fixturedef), None)
-        if made is not None and self._current is not None:
+        made, blind = self._scopes.pop(id(fixturedef), ({}, []))
+        if self._current is not None:
             self._current.before = census.reverted(self._current.before, made)
+            self._current.before.snapshots.update(dict.fromkeys(blind))
 
     def end(self, item: pytest.Item, pool_appeared: bool) -> tuple[list[Leak], str]:
         """After a test was torn down: judge, report on the item, put right. Returns the leaks and their report."""
@@ -178,17 +186,22 @@ class _Belongings:
 
     def __init__(self, pool_objects: list[Any]) -> None:
         self._numbers: dict[str, set[int]] = {"processes": set(), "threads": set(), "fds": set()}
+        self._settings: set[str] = set()
         for pool in pool_objects:
             self._numbers["processes"].update(key.pid for key in closing.process_tree(pool))
             self._numbers["threads"] |= others.thread_ids(pool)
             self._numbers["fds"] |= pools.pool_fds(pool)
             facade = getattr(pool, pools.OWNER, None)
             if facade is not None:
+                # Its shutdown gives torch back what it had; until then these are as the pool needs them.
+                self._settings = {"inductor.compile_threads", "inductor.worker_start_method"}
                 self._numbers["threads"] |= facade.owned_threads
                 self._numbers["fds"] |= facade.owned_fds
 
     def have(self, leak: Leak) -> bool:
         """Whether this leak is a part of one of those pools. Checkers put pid, ident or fd into the handle."""
+        if leak.checker == "config":
+            return leak.key in self._settings
         numbers = self._numbers.get(leak.checker)
         return numbers is not None and _number(leak.handle) in numbers
 

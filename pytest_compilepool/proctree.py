@@ -33,12 +33,14 @@ class Proc:
     """One row of the process table.
 
     state: the letter of /proc/PID/stat (R, S, D, Z, T, ...), or "Z" for psutil's zombie, else "S".
+    threads: how many it has; 1 where that is not known.
     """
 
     key: ProcessKey
     parent: int
     state: str
     name: str
+    threads: int = 1
 
     @property
     def pid(self) -> int:
@@ -46,8 +48,12 @@ class Proc:
 
     @property
     def dead(self) -> bool:
-        """Exited, whether or not somebody has waited for it."""
-        return self.state in ("Z", "X")
+        """Exited, whether or not somebody has waited for it.
+
+        One whose main thread has ended while others still run is a zombie by its letter: nobody can wait
+        for it yet.
+        """
+        return self.state in ("Z", "X") and self.threads <= 1
 
 
 def table() -> dict[int, Proc]:
@@ -83,7 +89,7 @@ def _parse_stat(pid: int, text: bytes) -> Proc | None:
         return None
     name = head.partition(b"(")[2].decode(errors="replace")
     started = int(fields[19]) / _TICKS
-    return Proc(ProcessKey(pid, started), int(fields[1]), fields[0].decode(), name)
+    return Proc(ProcessKey(pid, started), int(fields[1]), fields[0].decode(), name, int(fields[17]))
 
 
 def _psutil_table() -> dict[int, Proc]:

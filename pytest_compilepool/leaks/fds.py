@@ -49,9 +49,9 @@ class FdChecker(LeakChecker):
     """Open descriptors of this process. key: the number; value: an `Open`.
 
     folder: where descriptors are listed; the first of /proc/self/fd and /dev/fd that is there. Where there
-    is none, nothing can be told. Passed over: the standard streams, `Owned.fds`, those of multiprocessing's helpers and its
-    shared heap, and what a GPU driver opened: device files always, and in the same interval as the first of
-    them also its nameless pipes and sockets, which cannot be told from the test's.
+    is none, nothing can be told. Passed over: the standard streams, `Owned.fds`, those of multiprocessing's
+    helpers and its shared heap, and what a GPU driver opened: device files always, and in the same interval
+    as the first of them also its nameless pipes and sockets, which cannot be told from the test's.
     """
 
     name: ClassVar[str] = "fds"

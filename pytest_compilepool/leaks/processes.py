@@ -20,12 +20,9 @@ _LINUX = sys.platform.startswith("linux")
 _PR_SET_CHILD_SUBREAPER = 36  # from <linux/prctl.h>
 _PR_GET_CHILD_SUBREAPER = 37
 
-# Helpers of multiprocessing that live as long as the interpreter, by design: module, object, attribute, and
-# the word in the command line of those that somebody else's multiprocessing started.
-_HELPERS = (
-    ("multiprocessing.resource_tracker", "_resource_tracker", "_pid"),
-    ("multiprocessing.forkserver", "_forkserver", "_forkserver_pid"),
-)
+# Helpers of multiprocessing that live as long as the interpreter, by design, wherever in the tree that is.
+# Each is started as `python ... -c "from multiprocessing.<module> import main; main(...)"`.
+_HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
 _STATES = {"T": "stopped", "t": "traced", "D": "in the kernel", "R": "running", "S": "sleeping", "I": "idle"}
 
@@ -83,7 +80,7 @@ class ProcessChecker(LeakChecker):
         below = proctree.descendants(me, rows)
         for stray in strays:
             below += [stray, *proctree.descendants(stray.pid, rows)]
-        passed = self._owned_pids(rows) | _helper_pids()
+        passed = self._owned_pids(rows)
         adopted = self._reap_adopted(me, below)
         return {row.key: row.name for row in below if row.pid not in passed and row.key not in adopted}
 
@@ -155,19 +152,8 @@ def _ancestors_and_descendants(me: int, rows: dict[int, Proc]) -> set[int]:
     return line
 
 
-def _helper_pids() -> set[int]:
-    """multiprocessing's helpers of this process, as far as they have been started."""
-    found = set()
-    for module, name, attribute in _HELPERS:
-        pid = getattr(getattr(sys.modules.get(module), name, None), attribute, None)
-        if isinstance(pid, int):
-            found.add(pid)
-    return found
-
-
 def _is_helper_command(command: list[str]) -> bool:
-    # Both are started as `python ... -c "from multiprocessing.<module> import main; main(...)"`.
-    return any(part.startswith(f"from {module} import") for part in command for module, _, _ in _HELPERS)
+    return any(part.startswith(f"from {module} import") for part in command for module in _HELPERS)
 
 
 def _maybe_adopted(pids: set[int]) -> set[int]:

@@ -38,6 +38,9 @@ _KNOWN = (
     ("asyncio_", "worker of an event loop's default executor; ends with loop.shutdown_default_executor()"),
 )
 
+# Threads that a library starts once, in the first use of it, and keeps for the life of the process by design.
+_LIFELONG = frozenset({"tqdm_monitor"})  # tqdm's, which torch draws its progress with
+
 # pytest-timeout's method "thread" names its timer after its own module and the test, and cancels it after
 # that.
 _TIMEOUT_TIMER = "pytest_timeout "
@@ -47,7 +50,7 @@ class ThreadChecker(LeakChecker):
     """Threads that `threading` knows. key: (ident, native id), for idents are used again; value: name.
 
     Passed over: the main thread, `Owned.threads`, torch's C++ compile threads (one pool for the life of the
-    interpreter, by design), the timer of a pool that is closed already, pytest-timeout's timer, execnet's (so
+    interpreter, by design), tqdm's monitor (the same), the timer of a pool that is closed already, pytest-timeout's timer, execnet's (so
     xdist's) threads. Threads of C or C++ are not seen.
     """
 
@@ -108,7 +111,9 @@ def _lifelong_threads() -> set[int]:
 
 
 def _is_passed_over(thread: threading.Thread) -> bool:
-    if thread is threading.main_thread() or thread.name.startswith(_TIMEOUT_TIMER):
+    if thread is threading.main_thread() or thread.name in _LIFELONG:
+        return True
+    if thread.name.startswith(_TIMEOUT_TIMER):
         return True
     if _is_dummy(thread):
         return _is_execnet_or_gone(thread)

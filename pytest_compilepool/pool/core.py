@@ -19,6 +19,7 @@ from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, 
 from pytest_compilepool.torch_compat.timers import make_timer_prompt
 
 _SLICE = 0.05  # seconds between two looks at the process tree while something else is waited for
+_STORY = 1.0  # seconds in which a death that one thread has noticed is written down
 
 
 class PoolCore:
@@ -46,6 +47,7 @@ class PoolCore:
         self._closed = False
         self._ended: SidecarDied | None = None
         self._told = threading.Event()
+        self._writing = threading.Lock()
         self._timeline = Timeline()
         self._jobs = JobLog(self._timeline)
 
@@ -182,7 +184,7 @@ class PoolCore:
         setattr(pool, pools.OWNER, self)
         self._ended = None
         self._told.clear()
-        self._jobs.attach(pool)
+        self._jobs.attach(pool, lambda error: self._explain(pool, error))
         make_timer_prompt(pool)
         pools.close_sidecar_ends(pool)
         pid = pools.sidecar_pid(pool)
@@ -212,19 +214,28 @@ class PoolCore:
         if pools.was_shut_down(pool):
             self._timeline.note("shut down", "by torch or the test, not by this facade")
             return
-        pending = len(pools.pending_jobs(pool))
-        error = SidecarDied(
-            f"the compile pool's sidecar (pid {key.pid}) {describe_exit(pools.sidecar_exit(pool))} "
-            f"with {pending} jobs pending; nobody had shut the pool down. The next test gets a new pool; "
-            "TORCHINDUCTOR_COMPILE_THREADS=1 compiles without one"
-        )
-        self._ended = error
+        if not pools.is_running(pool):
+            # torch's reader was faster and fails the jobs itself: _explained says there what they get.
+            pools.join_reader(pool, _STORY)
+        error = self._obituary(pool, len(pools.pending_jobs(pool)))
         if pools.fail_pending(pool, error):
             self._told.set()
         orphans = [row.key for row in closing.orphaned_workers(pool, proctree.table())]
         closing.end_processes(orphans)
         closing.reap_adopted(orphans)
         self._timeline.note("sidecar died", f"{error}; {len(orphans)} orphaned workers ended")
+
+    def _obituary(self, pool: Any, pending: int) -> SidecarDied:
+        """How the sidecar ended: written once, by the thread that notices first. pending: jobs."""
+        with self._writing:
+            if self._ended is None:
+                self._ended = SidecarDied(
+                    f"the compile pool's sidecar (pid {pools.sidecar_pid(pool)}) "
+                    f"{describe_exit(pools.await_sidecar_exit(pool, _STORY))} with {pending} jobs pending; nobody had shut "
+                    "the pool down. The next test gets a new pool; TORCHINDUCTOR_COMPILE_THREADS=1 compiles "
+                    "without one"
+                )
+            return self._ended
 
     def _living(self, what: str) -> Any:
         self._follow()
@@ -252,7 +263,7 @@ class PoolCore:
     def _await_story(self) -> None:
         """The watch has the whole story of a death; it needs a moment to write it down."""
         if self._watch is not None:
-            self._watch.wait(1.0)
+            self._watch.wait(_STORY)
 
     def _need(self, pool: Any, what: str) -> None:
         if not hasattr(pool, what):
@@ -299,23 +310,24 @@ class PoolCore:
             outer.set_result(inner.result())
             return
         pool = self._pool
-        unexplained = not isinstance(error, SidecarDied) and pool is not None and not self._closed
-        if unexplained and pools.is_sidecar_pool(pool) and not pools.is_running(pool):
-            # Later torches notice a dead sidecar themselves and say only "SubprocPool closed".
-            error = self._explained(pool, error)
-        if isinstance(error, SidecarDied):
-            self._told.set()
-        outer.set_exception(error)
+        outer.set_exception(error if pool is None else self._explain(pool, error))
 
-    def _explained(self, pool: Any, error: BaseException) -> BaseException:
-        if pools.sidecar_exit(pool) is None:
-            return error
-        story = self._ended or SidecarDied(
-            f"the compile pool's sidecar (pid {pools.sidecar_pid(pool)}) "
-            f"{describe_exit(pools.sidecar_exit(pool))} while a job was pending"
-        )
-        story.__cause__ = error
-        return story
+    def _explain(self, pool: Any, error: BaseException) -> BaseException:
+        """An error of a job, or the story behind it if the sidecar died: torch says only "closed"."""
+        if not isinstance(error, SidecarDied):
+            failed = pools.is_sidecar_pool(pool) and not pools.is_running(pool)
+            if self._closed or not failed or pools.was_shut_down(pool):
+                return error
+            # torch 2.15 has all copies of the pipe closed, so its reader sees the end of file while the
+            # sidecar is still dying: a moment later there is an exit status.
+            if pools.await_sidecar_exit(pool, _STORY) is None:
+                return error
+            # This job has been counted as failed already; it was pending when the sidecar died.
+            story = self._obituary(pool, self._jobs.counts().pending + 1)
+            story.__cause__ = error
+            error = story
+        self._told.set()
+        return error
 
     def _stop_watch(self) -> None:
         if self._watch is not None:

@@ -87,8 +87,11 @@ class JobLog:
             self._generation += 1
             self._counts = Jobs()
 
-    def attach(self, pool: Any) -> None:
-        """Put the counter before `pool.submit`, on this one object; the class stays as it is."""
+    def attach(self, pool: Any, explain: Callable[[BaseException], BaseException]) -> None:
+        """Put the counter before `pool.submit`, on this one object; the class stays as it is.
+
+        explain: gives the error to raise for one that torch's `submit` raised, the same or a better one.
+        """
         submit = pool.submit
 
         def counted(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -97,9 +100,12 @@ class JobLog:
             generation = self._add(submitted=1)
             try:
                 future: Future[Any] = submit(fn, *args, **kwargs)
-            except BaseException:
+            except BaseException as error:
                 self._add(generation, failed=1)
-                raise
+                better = explain(error)
+                if better is error:
+                    raise
+                raise better from error
             future.add_done_callback(lambda done: self._ended(done, generation))
             return future
 

@@ -11,6 +11,7 @@ import os
 import sys
 from dataclasses import dataclass
 
+from pytest_compilepool.leaks.environ import is_lasting_by_product
 from pytest_compilepool.proctree import TAG
 from pytest_compilepool.torch_compat import cache_roots
 
@@ -31,7 +32,11 @@ class Needs:
 
 def current_needs(processes: int, start_method: str) -> Needs:
     """The needs of a test that asks now. processes: workers; start_method: as torch names it."""
-    environment = {name: value for name, value in os.environ.items() if name not in _VOLATILE}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _VOLATILE and not is_lasting_by_product(name, value)
+    }
     # torch writes its default folder into the environment when it is first asked for it, and Triton's
     # below that: whether or not it has done so yet makes no difference to a sidecar.
     roots = cache_roots()

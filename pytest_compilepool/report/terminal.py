@@ -19,7 +19,8 @@ from pytest_compilepool.runrecord import (
 )
 
 
-@dataclass
+# Compared by identity: pytest puts plugins into sets as soon as two folders have a conftest.py each.
+@dataclass(eq=False)
 class Summary:
     """What came in from all processes of the session; a plugin of its own, so that it hears of every report."""
 

@@ -111,7 +111,7 @@ class CreationWatch:
 
 
 def find_creator() -> Creator:
-    """Who is calling: see Creator. Frames of torch, of this package and of the import system are passed over."""
+    """Who is calling: see Creator. Passes over frames of torch, of this package and of the import system."""
     stack = traceback.extract_stack()[:-2]
     frame = sys._getframe(1)
     where = "unknown"

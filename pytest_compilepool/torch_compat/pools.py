@@ -10,7 +10,9 @@ from __future__ import annotations
 import multiprocessing.util
 import os
 import stat
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -142,6 +144,14 @@ def sidecar_exit(pool: Any) -> int | None:
     return None if code is None else int(code)
 
 
+def await_sidecar_exit(pool: Any, timeout: float) -> int | None:
+    """The same after at most `timeout` seconds of waiting: a process closes its pipes before it is gone."""
+    try:
+        return int(pool.process.wait(timeout))
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def sidecar_arguments(pool: Any) -> list[str]:
     """The command line that the sidecar was started with."""
     return [str(part) for part in getattr(getattr(pool, "process", None), "args", ())]
@@ -182,7 +192,7 @@ def was_shut_down(pool: Any) -> bool:
 
 
 def quiesce_was_sent(pool: Any) -> bool | None:
-    """Whether torch holds that it sent a quiesce and no job since; None where it keeps no such record (2.9)."""
+    """Whether torch holds that it sent a quiesce and no job since; None where it keeps no record (2.9)."""
     if not hasattr(pool, "quiesce_waitcounter"):
         return None
     return pool.quiesce_waitcounter is not None
@@ -222,6 +232,12 @@ def fail_pending(pool: Any, error: BaseException) -> int:
         if not future.done():
             future.set_exception(error)
     return len(jobs)
+
+
+def join_reader(pool: Any, timeout: float) -> None:
+    """Wait at most `timeout` seconds for torch's reader thread to end; in that thread itself, not at all."""
+    if pool.read_thread is not threading.current_thread():
+        pool.read_thread.join(timeout)
 
 
 def ready_future(pool: Any) -> Future[Any]:
@@ -362,7 +378,7 @@ def _drop_finalizers(unwanted: Callable[[Any], bool]) -> None:
 
 
 def sidecar_ends(pool: Any) -> list[int]:
-    """File descriptors of this process that are still copies of the sidecar's pipe ends (torch 2.8 to 2.13)."""
+    """Descriptors of this process that are still copies of the sidecar's pipe ends (torch 2.8 to 2.13)."""
     found = []
     for name, ours in (("read-fd", "write_pipe"), ("write-fd", "read_pipe")):
         text, pipe = argument(pool, name), getattr(pool, ours, None)

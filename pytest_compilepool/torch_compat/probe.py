@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 from pytest_compilepool.torch_compat.installed import installed_version
 
+_WARM_POOL = "TORCH_WARM_POOL"
 _KNOWN_START_METHODS = ("subprocess", "fork", "spawn")
 
 
@@ -65,7 +70,10 @@ class Capabilities:
 
 
 def inductor(module: str) -> Any:
-    """Import `torch._inductor.<module>`. Raises TorchUnavailable with one sentence where that fails."""
+    """Import `torch._inductor.<module>`, whatever torch warns of meanwhile.
+
+    Raises TorchUnavailable with one sentence where that fails.
+    """
     name = f"torch._inductor.{module}"
     if name in sys.modules:
         return sys.modules[name]
@@ -75,12 +83,32 @@ def inductor(module: str) -> Any:
             "`pip install torch`) to use a compile pool"
         )
     try:
-        return importlib.import_module(name)
+        with _importing():
+            return importlib.import_module(name)
     except Exception as error:
         version = installed_version() or "of unknown version"
         raise TorchUnavailable(
             f"torch {version} has no usable {name}: {type(error).__name__}: {error}"
         ) from error
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Around the import of torch: neither its own warnings nor, on torch 2.8, a pool may come of it."""
+    # Importing async_compile starts a pool on torch 2.8, unless this says no; later ones do not read it then.
+    wanted = os.environ.get(_WARM_POOL)
+    os.environ[_WARM_POOL] = "0"
+    try:
+        with warnings.catch_warnings():
+            # What torch says of itself while it is imported (deprecated names, no numpy) is not the
+            # test's fault, and as an error it would leave a torch that cannot be imported again.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if wanted is None:
+            del os.environ[_WARM_POOL]
+        else:
+            os.environ[_WARM_POOL] = wanted
 
 
 def capabilities() -> Capabilities:
@@ -91,7 +119,7 @@ def capabilities() -> Capabilities:
     owner = getattr(async_compile, "AsyncCompile", None)
     if pool_class is None or owner is None:
         raise TorchUnavailable(
-            f"torch {_torch_version()} has no SubprocPool or no AsyncCompile, which are Inductor's compile pool"
+            f"torch {_torch_version()} has no SubprocPool or no AsyncCompile, which are Inductor's pool"
         )
     init = inspect.unwrap(pool_class.__init__)
     takes_quiesce = "quiesce" in inspect.signature(init).parameters

@@ -69,7 +69,7 @@ def set_config(name: str, value: Any) -> None:
 
 
 def counters_snapshot() -> dict[str, int] | None:
-    """torch's own counters as dotted names, `aot_autograd.autograd_cache_hit` -> number; None if not loaded."""
+    """torch's counters as dotted names, `aot_autograd.autograd_cache_hit` -> number; None if not loaded."""
     utils = sys.modules.get("torch._dynamo.utils")
     if utils is None:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The quiesce timer of a pool: torch's sleeps through its own end, ours does the same job and can be ended."""
+"""The quiesce timer of a pool: torch's sleeps through its own end, ours does its job and can be ended."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class PromptTimer:
 
 
 def make_timer_prompt(pool: Any) -> None:
-    """Give a pool a timer that can be ended. Nothing happens where it has none, or its thread already runs."""
+    """Give a pool a timer that can be ended. Nothing happens without one, or if its thread runs."""
     timer = getattr(pool, "timer", None)
     if (
         timer is None
@@ -77,7 +77,7 @@ def make_timer_prompt(pool: Any) -> None:
 
 
 def timer_thread_is_ending(thread: threading.Thread) -> bool:
-    """Whether this is the timer thread of a pool that is closed: it ends by itself, within half its period."""
+    """Whether this is the timer thread of a pool that is closed: it ends within half its period."""
     if thread.name != TIMER_THREAD:
         return False
     timer = getattr(getattr(thread, "_target", None), "__self__", None)

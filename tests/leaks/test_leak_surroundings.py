@@ -184,6 +184,10 @@ class PlantedWarning(UserWarning):
     pass
 
 
+def warn() -> None:
+    warnings.warn("planted", PlantedWarning, stacklevel=1)
+
+
 @pytest.fixture
 def _own_filters() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -214,12 +218,12 @@ class TestWarningsPlanted:
     def test_restored_filters_act(self, account: Any) -> None:
         warnings.simplefilter("error", PlantedWarning)
         own = account(WarningsChecker(restored_by_pytest=False))
-        warnings.simplefilter("ignore", PlantedWarning)
-        warnings.warn("remembered as ignored by this line's registry", PlantedWarning, stacklevel=1)
+        warnings.simplefilter("default", PlantedWarning)
+        warn()  # shown once, and remembered as shown
         own.restore()
         own.assert_clean(0.0)
         with pytest.raises(PlantedWarning):
-            warnings.warn("again", PlantedWarning, stacklevel=1)
+            warn()
 
     def test_same_filter_appended_once_more(self, account: Any) -> None:
         entry = ("ignore", None, PlantedWarning, None, 0)

@@ -109,6 +109,7 @@ class TestPlanted:
         _thread.start_new_thread(introduce_itself, ())
         assert known.wait(5.0)
         assert "introduce_itself" in own.leak("Dummy-*")[1]
+        own.restore()  # cannot even be waited for
         gate.set()
         own.assert_clean()
 

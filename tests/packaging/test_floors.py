@@ -43,6 +43,7 @@ FLOORS = {
     "timeouts": 2,
     "leakwatch": 2,
     "session": 2,
+    "keys": 2,
     "plugin": 3,
     "cli": 3,
     "suites": 4,

@@ -51,6 +51,7 @@ def test_fresh_sidecar_and_fresh_workers(inner):
             assert len(compile_pool.workers) == 3
         """,
         "--compilepool-leaks=fail",
+        "--compilepool-processes=2",
     )
     result.assert_outcomes(passed=6)
     result.stdout.fnmatch_lines(["*a sidecar was not shared: 1 x 2 processes, not 3*"])

@@ -201,6 +201,25 @@ def test_a_killed_sidecar_fails_the_test_and_not_the_next(inner):
     result.stdout.no_fnmatch_line("*s call *test_killed*")
 
 
+def test_a_leaked_pool_is_told_once(inner):
+    """Its threads, pipes and the settings that it needs are parts of it, and go with it."""
+    result = inner(
+        """
+        from torch._inductor import config
+
+        def test_leaks(compile_pool_factory):
+            compile_pool_factory(processes=3)
+
+        def test_next(compile_pool_factory):
+            assert config.compile_threads != 3
+        """,
+    )
+    result.assert_outcomes(passed=2)
+    text = result.stdout.str()
+    assert text.count("Silence:") == 1
+    assert 'allow=["pools:compile"]' in text
+
+
 def test_a_pool_that_torch_makes_by_itself_is_reported_and_ended(inner):
     result = inner(
         """

@@ -4,8 +4,17 @@ from __future__ import annotations
 import pytest
 
 from pytest_compilepool.pool.facade import CompilePool
+from pytest_compilepool.torch_compat import capabilities
 
 pytest.importorskip("torch", reason="these tests are about the real pool, which is torch's")
+
+
+@pytest.fixture
+def needs_quiesce():
+    """Skips where this torch can neither let its workers go nor fork them again (2.8)."""
+    able = capabilities()
+    if not (able.quiesce and able.wakeup):
+        pytest.skip(f"torch {able.torch} has no quiesce() and wakeup(), which this test is about")
 
 
 @pytest.fixture

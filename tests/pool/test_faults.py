@@ -53,7 +53,7 @@ def test_an_idle_sidecar_dies_and_torch_is_told(own_pool):
         time.sleep(0.01)
     assert own_pool.state is PoolState.BROKEN
     assert not own_pool.death_was_told
-    with pytest.raises(RuntimeError, match="closed pool"):
+    with pytest.raises(RuntimeError, match="was killed by SIGKILL"):
         torch_pool.submit(jobs.add, 1, 1)
 
 
@@ -126,6 +126,7 @@ def test_a_death_that_nobody_was_told_of_is_handed_out():
         manager.close_all()
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_one_sidecar_serves_equal_needs_and_no_others(monkeypatch):
     manager = PoolManager()
     try:

@@ -13,7 +13,7 @@ import pytest
 from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported
 from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.records import PoolState
-from pytest_compilepool.torch_compat import memoised_pool, pools
+from pytest_compilepool.torch_compat import capabilities, memoised_pool, pools
 from pytest_compilepool.workloads import jobs
 
 
@@ -21,6 +21,7 @@ def children(pid: int) -> set[int]:
     return {child.pid for child in psutil.Process(pid).children() if child.status() != psutil.STATUS_ZOMBIE}
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_states_follow_one_another(blank_pool, tmp_path):
     pool = blank_pool
     assert pool.state is PoolState.ABSENT
@@ -71,6 +72,7 @@ def test_jobs_that_torch_submits_are_counted_too(own_pool):
     assert own_pool.jobs.done == 1
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_quiesce_returns_when_the_workers_are_gone(own_pool):
     leaving = own_pool.workers
     own_pool.quiesce()
@@ -81,6 +83,7 @@ def test_quiesce_returns_when_the_workers_are_gone(own_pool):
     assert pid not in {key.pid for key in leaving}
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_quiesce_lets_a_running_job_finish(own_pool, tmp_path):
     started, go = tmp_path / "started", tmp_path / "go"
     future = own_pool.submit(jobs.touch_and_wait_for, str(started), str(go), 30)
@@ -93,6 +96,7 @@ def test_quiesce_lets_a_running_job_finish(own_pool, tmp_path):
     assert own_pool.workers == []
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_quiesce_is_bounded(own_pool, tmp_path):
     started = tmp_path / "started"
     own_pool.submit(jobs.sleep_after_touch, str(started), 600)
@@ -104,6 +108,21 @@ def test_quiesce_is_bounded(own_pool, tmp_path):
     assert any(str(key.pid) in str(caught.value) for key in own_pool.workers)
 
 
+def test_a_torch_without_quiesce_says_so(own_pool):
+    """torch 2.8: everything else works, and what cannot is refused before anything has happened."""
+    if capabilities().quiesce:
+        pytest.skip(f"torch {capabilities().torch} has quiesce()")
+    before = own_pool.workers
+    for call in (own_pool.quiesce, own_pool.recycle, own_pool.park, own_pool.wakeup):
+        with pytest.raises(PoolUnsupported, match=r"this pool cannot (quiesce|wakeup): a torch without it"):
+            call()
+    assert own_pool.state is PoolState.READY
+    assert own_pool.workers == before
+    assert own_pool.submit(jobs.add, 1, 1).result(30) == 2
+    assert memoised_pool() is own_pool.torch_pool
+
+
+@pytest.mark.usefixtures("needs_quiesce")
 def test_recycle_gives_new_workers_under_the_same_sidecar(own_pool):
     sidecar, before = own_pool.sidecar, set(own_pool.workers)
     own_pool.recycle()
@@ -159,6 +178,7 @@ def test_before_the_beginning_it_says_so(blank_pool):
         blank_pool.submit(jobs.add, 1, 1)
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_parked_and_leased_again(own_pool):
     sidecar, workers = own_pool.sidecar, set(own_pool.workers)
     own_pool.submit(jobs.add, 1, 1).result(30)
@@ -175,6 +195,7 @@ def test_parked_and_leased_again(own_pool):
     assert own_pool.torch_pool.submit(jobs.add, 1, 1).result(30) == 2
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_torch_uses_a_leased_pool_at_once(own_pool):
     """The ready probe travels with the pool: without it the next kernels would compile in this process."""
     from torch._inductor.async_compile import AsyncCompile
