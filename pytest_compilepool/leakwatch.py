@@ -78,9 +78,7 @@ class LeakWatch:
     def wider_scope(self, fixturedef: Any) -> Iterator[None]:
         """Around the setup of a fixture of class, module, package or session scope."""
         account = self._current
-        if account is None:
-            yield
-            return
+        assert account is not None
         before = census.measure(account.checkers)
         try:
             yield
@@ -95,6 +93,18 @@ class LeakWatch:
             ]
             self._scopes[id(fixturedef)] = (made, blind)
             account.before = census.merged(account.before, made)
+
+    @property
+    def watching(self) -> bool:
+        """Whether a test is being looked at now."""
+        return self._current is not None
+
+    def begin_after(self, fixturedef: Any) -> None:
+        """The census was taken in the middle of this fixture's setup: take it again, now that it is over."""
+        account = self._current
+        assert account is not None
+        account.before = census.measure(account.checkers)
+        self._scopes[id(fixturedef)] = ({}, list(account.before.snapshots))
 
     def scope_ended(self, fixturedef: Any) -> None:
         """After such a fixture was torn down: what it made must be gone by the end of this test."""

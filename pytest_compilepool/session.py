@@ -121,11 +121,17 @@ class Session:
 
     def fixture(self, fixturedef: Any) -> Generator[None, object, object]:
         """Around the setup of a fixture: what a wider scope makes is not one test's leak."""
-        watch = self._leaks
-        if fixturedef.scope == "function" or watch is None:
+        if fixturedef.scope == "function":
             return (yield)
-        with watch.wider_scope(fixturedef):
+        if self._leaks is not None and self._leaks.watching:
+            with self._leaks.wider_scope(fixturedef):
+                return (yield)
+        try:
             return (yield)
+        finally:
+            # torch may have appeared in the middle of it, and a census with it.
+            if self._leaks is not None and self._leaks.watching:
+                self._leaks.begin_after(fixturedef)
 
     def fixture_ended(self, fixturedef: Any) -> None:
         """A fixture was torn down: what it had made is the account of the test that ends it again."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a leak checker is: it measures, compares, puts right and puts into words.
 
-A checker knows one kind of thing (threads, settings, ...). It keeps nothing between two
-measurements that a verdict depends on, so any two snapshots that it made can be compared.
+A checker knows one kind of thing (threads, settings, ...). It keeps nothing between two measurements
+that a verdict depends on (where one does, it says so), so any two of its snapshots can be compared.
 """
 
 from __future__ import annotations

@@ -88,11 +88,25 @@ class CacheChecker(LeakChecker):
         return Leak(self.name, os.path.basename(path), "not there", after, who, handle=key)
 
     def restore(self, leaks: Sequence[Leak]) -> None:
-        """Remove what is new. Links are removed, never followed."""
+        """Remove a folder of the test's own; what lies in a shared cache stays, and is not told again.
+
+        Another process may have put it there for itself, and a cache that loses entries while somebody
+        compiles breaks that compile. Links are removed, never followed.
+        """
         for leak in leaks:
             path = Path(_path(leak.handle))
-            _remove(path)
+            if _kind(leak.handle) == _TEMPORARY:
+                _remove(path)
+                continue
             self._seen_outside.discard(path)
+            for root, names in self._watched.items():
+                if path.parent == root:
+                    names.add(path.name)
+
+    def note(self, leak: Leak) -> str:
+        if leak.handle is None or _kind(leak.handle) == _TEMPORARY:
+            return ""
+        return "it stays: others may use that cache, too"
 
 
 def _has_fellow_workers() -> bool:

@@ -12,8 +12,8 @@ from pytest_compilepool import proctree
 from pytest_compilepool.leaks.base import MISSING, Change, LeakChecker, show
 from pytest_compilepool.records import Leak, Snapshot
 
-# Set and changed by the test runner itself while tests run; the last by this package while it imports torch.
-_RUNNER = frozenset({"PYTEST_CURRENT_TEST", "PYTEST_VERSION", proctree.TAG, "TORCH_WARM_POOL"})
+# Set and changed by the test runner itself while tests run.
+_RUNNER = frozenset({"PYTEST_CURRENT_TEST", "PYTEST_VERSION", proctree.TAG})
 _RUNNER_PREFIX = "PYTEST_XDIST_"
 
 
@@ -101,7 +101,7 @@ class EnvironChecker(LeakChecker):
 
 
 def is_lasting_by_product(name: str, value: str) -> bool:
-    """Whether a library writes this variable once in the life of a process, and has: it says nothing of a test."""
+    """Whether a library wrote it, once in the life of the process: then it says nothing of a test."""
     row = _by_product(name, value)
     return row is not None and not row.put_back
 

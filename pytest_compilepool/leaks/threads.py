@@ -50,8 +50,8 @@ class ThreadChecker(LeakChecker):
     """Threads that `threading` knows. key: (ident, native id), for idents are used again; value: name.
 
     Passed over: the main thread, `Owned.threads`, torch's C++ compile threads (one pool for the life of the
-    interpreter, by design), tqdm's monitor (the same), the timer of a pool that is closed already, pytest-timeout's timer, execnet's (so
-    xdist's) threads. Threads of C or C++ are not seen.
+    interpreter, by design), tqdm's monitor (the same), the timer of a pool that is closed already, pytest-
+    timeout's timer, execnet's (so xdist's) threads. Threads of C or C++ are not seen.
     """
 
     name: ClassVar[str] = "threads"

@@ -95,9 +95,10 @@ def inductor(module: str) -> Any:
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
     """Around the import of torch: neither its own warnings nor, on torch 2.8, a pool may come of it."""
-    # Importing async_compile starts a pool on torch 2.8, unless this says no; later ones do not read it then.
     wanted = os.environ.get(_WARM_POOL)
-    os.environ[_WARM_POOL] = "0"
+    refused = _import_starts_a_pool()
+    if refused:
+        os.environ[_WARM_POOL] = "0"
     try:
         with warnings.catch_warnings():
             # What torch says of itself while it is imported (deprecated names, no numpy) is not the
@@ -105,10 +106,22 @@ def _importing() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        if wanted is None:
+        if refused and wanted is None:
             del os.environ[_WARM_POOL]
-        else:
+        elif refused and wanted is not None:
             os.environ[_WARM_POOL] = wanted
+
+
+def _import_starts_a_pool() -> bool:
+    """Whether importing `async_compile` warms a pool, as torch 2.8 does; later ones have a function for that."""
+    spec = importlib.util.find_spec("torch")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        try:
+            with open(os.path.join(folder, "_inductor", "async_compile.py"), encoding="utf-8") as file:
+                return "def maybe_warm_pool" not in file.read()
+        except OSError:
+            continue
+    return True
 
 
 def capabilities() -> Capabilities:

@@ -56,8 +56,35 @@ class TestPlanted:
         own.restore()
         own.assert_clean(0.0)
 
+    @pytest.mark.parametrize("size", [32 * MIB + 512, 31 * MIB])
+    def test_almost_a_workspace_by_hand(self, size: int) -> None:
+        assert len(GpuChecker().diff({0: 0}, {0: size})) == 1
+
+    def test_second_growth_by_that_size_by_hand(self) -> None:
+        checker = GpuChecker()
+        assert checker.diff({0: 0}, {0: 32 * MIB}) == []
+        assert len(checker.diff({0: 32 * MIB}, {0: 64 * MIB})) == 1
+
 
 class TestInnocent:
+    @pytest.mark.parametrize(
+        ("size", "configured"), [(32 * MIB, ""), (8519680, ""), (24 * MIB, ":4096:4:2048:4")]
+    )
+    def test_workspace_of_cublas_by_hand(
+        self, monkeypatch: pytest.MonkeyPatch, size: int, configured: str
+    ) -> None:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", configured)
+        checker = GpuChecker()
+        for _ in range(3):  # while the grace lasts
+            assert checker.diff({0: 512}, {0: 512 + size}) == []
+
+    def test_workspace_of_cublas(self, account: Any, torch_cuda: Any) -> None:
+        own = account(GpuChecker())
+        one = torch_cuda.ones(64, 64, device="cuda")
+        (one @ one).sum().item()
+        del one
+        assert own.leaks() == []
+
     def test_less_by_hand(self) -> None:
         assert GpuChecker().diff({0: MIB}, {0: 0}) == []
 

@@ -215,7 +215,8 @@ class TestWarningsPlanted:
         own.assert_clean(0.0)
         assert list(warnings.filters) == before
 
-    def test_restored_filters_act(self, account: Any) -> None:
+    def test_restored_filters_act(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(warnings, "showwarning", lambda *arguments: None)
         warnings.simplefilter("error", PlantedWarning)
         own = account(WarningsChecker(restored_by_pytest=False))
         warnings.simplefilter("default", PlantedWarning)
