@@ -143,6 +143,11 @@ class TestInnocent:
         idents.add(thread.ident or 0)
         assert own.leaks() == []
 
+    def test_monitor_of_tqdm(self, account: Any, gate: threading.Event) -> None:
+        own = account(ThreadChecker(Owned()))
+        threading.Thread(target=gate.wait, name="tqdm_monitor", daemon=True).start()
+        assert own.leaks() == []
+
     def test_timer_of_pytest_timeout(self, account: Any) -> None:
         own = account(ThreadChecker(Owned()))
         plugin = pytest.importorskip("pytest_timeout")
