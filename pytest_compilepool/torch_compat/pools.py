@@ -96,11 +96,8 @@ def live_pools() -> list[PoolRef]:
 
 
 def _reference(pool: Any, memoised: bool) -> PoolRef:
-    if is_sidecar_pool(pool):
-        kind = "compile"
-    else:
-        kind = "executor" if hasattr(pool, "_processes") else "triton_threads"
-    return PoolRef(kind, pool, sidecar_pid(pool), configured_processes(pool), made_by(pool), memoised)
+    kinds = {is_sidecar_pool(pool): "compile", hasattr(pool, "_processes"): "executor"}
+    return PoolRef(kinds.get(True, "triton_threads"), pool, sidecar_pid(pool), configured_processes(pool), made_by(pool), memoised)
 
 
 def _plain(kind: str, pool: Any) -> PoolRef:

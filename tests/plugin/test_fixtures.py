@@ -104,7 +104,8 @@ def test_fresh_caches_are_known_to_the_workers(inner):
 
         def test_fresh(compile_pool, fresh_compile_caches):
             here = [os.environ[name] for name in NAMES]
-            assert here == [str(fresh_compile_caches.inductor), str(fresh_compile_caches.triton), str(fresh_compile_caches.vllm)]
+            fresh = fresh_compile_caches
+            assert here == [str(fresh.inductor), str(fresh.triton), str(fresh.vllm)]
             assert all(os.listdir(folder) == [] for folder in here)
             assert compile_pool.submit(jobs.environment, NAMES).result(30) == dict(zip(NAMES, here))
             assert compile_pool.sidecar != seen[0]
