@@ -97,7 +97,14 @@ def live_pools() -> list[PoolRef]:
 
 def _reference(pool: Any, memoised: bool) -> PoolRef:
     kinds = {is_sidecar_pool(pool): "compile", hasattr(pool, "_processes"): "executor"}
-    return PoolRef(kinds.get(True, "triton_threads"), pool, sidecar_pid(pool), configured_processes(pool), made_by(pool), memoised)
+    return PoolRef(
+        kinds.get(True, "triton_threads"),
+        pool,
+        sidecar_pid(pool),
+        configured_processes(pool),
+        made_by(pool),
+        memoised,
+    )
 
 
 def _plain(kind: str, pool: Any) -> PoolRef:
