@@ -16,7 +16,7 @@ from pytest_compilepool import marks
 from pytest_compilepool.keys import FAILED, LEASED, SESSION
 from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report.terminal import Summary
-from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version
+from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
 
 # Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Session:
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
         self.settings: Settings = read_settings(config)
-        self.torch = installed_version()
+        self.has_torch = torch_available()
         self.summary = Summary()
         self._at_start = dict(os.environ)
         self._register: PoolRegister | None = None
@@ -93,7 +93,7 @@ class Session:
 
     def start(self) -> None:
         """The session begins: from now on pools are noticed, where there is a torch to make any."""
-        if self.torch is not None:
+        if self.has_torch:
             from pytest_compilepool.pool.blocker import PoolRegister
 
             self._register = PoolRegister(self._torch_appeared)
@@ -110,7 +110,7 @@ class Session:
             self._register.take()
             if self.settings.block and not wants_pool(item):
                 self._register.block(BLOCKED)
-        if self.settings.leaks == "off" or (self.settings.leaks == "auto" and self.torch is None):
+        if self.settings.leaks == "off" or (self.settings.leaks == "auto" and not self.has_torch):
             return
         engaged = self.settings.leaks in ("warn", "fail") or uses_ours(item)
         if engaged or inductor_loaded():
@@ -176,7 +176,7 @@ class Session:
         """One line: torch by its metadata, how many processes and why, start method, leak mode."""
         from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
 
-        torch = f"torch {self.torch}" if self.torch is not None else "torch is not installed"
+        torch = f"torch {installed_version()}" if self.has_torch else "torch is not installed"
         try:
             decision = decide(
                 capabilities=None,

@@ -96,7 +96,7 @@ class CacheChecker(LeakChecker):
         for leak in leaks:
             path = Path(_path(leak.handle))
             if _kind(leak.handle) == _TEMPORARY:
-                _remove(path)
+                shutil.rmtree(path, ignore_errors=True)
                 continue
             self._seen_outside.discard(path)
             for root, names in self._watched.items():
@@ -143,13 +143,3 @@ def _temporary_folders() -> Iterable[Path]:
                 continue
             if stat.S_ISDIR(info.st_mode) and own in (None, info.st_uid):
                 yield path
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        try:
-            path.unlink()
-        except OSError:
-            pass  # gone meanwhile, or not ours to remove

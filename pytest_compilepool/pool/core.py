@@ -184,7 +184,9 @@ class PoolCore:
         setattr(pool, pools.OWNER, self)
         self._ended = None
         self._told.clear()
-        self._jobs.attach(pool, lambda error: self._explain(pool, error))
+        # torch itself submits and wakes, too: whoever it is, "closed pool" is not all that there is to say.
+        pools.explain_errors(pool, lambda error: self._explain(pool, error))
+        self._jobs.attach(pool)
         make_timer_prompt(pool)
         pools.close_sidecar_ends(pool)
         pid = pools.sidecar_pid(pool)

@@ -87,11 +87,8 @@ class JobLog:
             self._generation += 1
             self._counts = Jobs()
 
-    def attach(self, pool: Any, explain: Callable[[BaseException], BaseException]) -> None:
-        """Put the counter before `pool.submit`, on this one object; the class stays as it is.
-
-        explain: gives the error to raise for one that torch's `submit` raised, the same or a better one.
-        """
+    def attach(self, pool: Any) -> None:
+        """Put the counter before `pool.submit`, on this one object; the class stays as it is."""
         submit = pool.submit
 
         def counted(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
@@ -100,12 +97,9 @@ class JobLog:
             generation = self._add(submitted=1)
             try:
                 future: Future[Any] = submit(fn, *args, **kwargs)
-            except BaseException as error:
+            except BaseException:
                 self._add(generation, failed=1)
-                better = explain(error)
-                if better is error:
-                    raise
-                raise better from error
+                raise
             future.add_done_callback(lambda done: self._ended(done, generation))
             return future
 

@@ -238,6 +238,27 @@ def fail_pending(pool: Any, error: BaseException) -> int:
     return len(jobs)
 
 
+def explain_errors(pool: Any, explain: Callable[[BaseException], BaseException]) -> None:
+    """Let `explain` say what is raised when something cannot be sent to the sidecar; on this one object.
+
+    explain: gives the error for the one that torch raised: the same one, or one that says more.
+    """
+    # Everything goes through `_send` since torch 2.9; in 2.8 there is but `submit`.
+    name = "_send" if hasattr(pool, "_send") else "submit"
+    send = getattr(pool, name)
+
+    def explained(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return send(*args, **kwargs)
+        except Exception as error:
+            better = explain(error)
+            if better is error:
+                raise
+            raise better from error
+
+    setattr(pool, name, explained)
+
+
 def join_reader(pool: Any, timeout: float) -> None:
     """Wait at most `timeout` seconds for torch's reader thread to end; in that thread itself, not at all."""
     if pool.read_thread is not threading.current_thread():

@@ -83,8 +83,11 @@ def inductor(module: str) -> Any:
             "`pip install torch`) to use a compile pool"
         )
     try:
-        with _importing():
-            return importlib.import_module(name)
+        with _quietly():
+            # First, and without the variable: a census may be taken as soon as this appears.
+            importlib.import_module("torch._inductor.compile_worker.subproc_pool")
+            with _without_a_pool():
+                return importlib.import_module(name)
     except Exception as error:
         version = installed_version() or "of unknown version"
         raise TorchUnavailable(
@@ -93,35 +96,31 @@ def inductor(module: str) -> Any:
 
 
 @contextlib.contextmanager
-def _importing() -> Iterator[None]:
-    """Around the import of torch: neither its own warnings nor, on torch 2.8, a pool may come of it."""
+def _quietly() -> Iterator[None]:
+    """Around the import of torch: what it says of itself meanwhile is not the test's fault.
+
+    Deprecated names, no numpy: as an error it would leave a torch that cannot be imported again.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _without_a_pool() -> Iterator[None]:
+    """Around the import of async_compile: torch 2.8 starts a pool in it unless this variable says no.
+
+    Later ones read the variable only when they are asked for a pool.
+    """
     wanted = os.environ.get(_WARM_POOL)
-    refused = _import_starts_a_pool()
-    if refused:
-        os.environ[_WARM_POOL] = "0"
+    os.environ[_WARM_POOL] = "0"
     try:
-        with warnings.catch_warnings():
-            # What torch says of itself while it is imported (deprecated names, no numpy) is not the
-            # test's fault, and as an error it would leave a torch that cannot be imported again.
-            warnings.simplefilter("ignore")
-            yield
+        yield
     finally:
-        if refused and wanted is None:
+        if wanted is None:
             del os.environ[_WARM_POOL]
-        elif refused and wanted is not None:
+        else:
             os.environ[_WARM_POOL] = wanted
-
-
-def _import_starts_a_pool() -> bool:
-    """Whether importing `async_compile` warms a pool, as torch 2.8 does; later ones have a function for that."""
-    spec = importlib.util.find_spec("torch")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        try:
-            with open(os.path.join(folder, "_inductor", "async_compile.py"), encoding="utf-8") as file:
-                return "def maybe_warm_pool" not in file.read()
-        except OSError:
-            continue
-    return True
 
 
 def capabilities() -> Capabilities:

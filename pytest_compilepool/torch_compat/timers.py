@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 TIMER_THREAD = "subproc_worker_timer"
+HEALTH_THREAD = "InductorSubprocHealth"
 
 
 class PromptTimer:
@@ -77,8 +78,11 @@ def make_timer_prompt(pool: Any) -> None:
 
 
 def timer_thread_is_ending(thread: threading.Thread) -> bool:
-    """Whether this is the timer thread of a pool that is closed: it ends within half its period."""
-    if thread.name != TIMER_THREAD:
-        return False
-    timer = getattr(getattr(thread, "_target", None), "__self__", None)
-    return bool(getattr(timer, "exit", False))
+    """Whether this thread of torch's serves a pool that is closed, and ends by itself: nobody can hurry it.
+
+    The timer does so within half its period, the health watch of torch 2.14 and later within 2 s.
+    """
+    served = getattr(getattr(thread, "_target", None), "__self__", None)
+    if thread.name == TIMER_THREAD:
+        return bool(getattr(served, "exit", False))
+    return thread.name == HEALTH_THREAD and not getattr(served, "running", True)

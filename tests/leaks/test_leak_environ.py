@@ -100,7 +100,7 @@ class TestInnocent:
 
     @pytest.mark.parametrize(
         "name",
-        ["PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_WORKER", "TORCH_WARM_POOL", proctree.TAG],
+        ["PYTEST_CURRENT_TEST", "PYTEST_VERSION", "PYTEST_XDIST_WORKER", proctree.TAG],
     )
     def test_what_the_runner_writes(self, account: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setenv(name, "before")

@@ -75,7 +75,7 @@ def test_a_sidecar_that_dies_under_torch_compile(inner):
         with pytest.raises(Exception) as caught:
             compiled(x)
         assert time.monotonic() - began < 2.0 + 5.0
-        assert "SIGKILL" in str(caught.value) or "SubprocPool closed" in str(caught.value)
+        assert "SIGKILL" in str(caught.value)
 
     def test_next(compile_pool, fresh_compile_caches):
         x = torch.randn(64, 1024, device="cuda")

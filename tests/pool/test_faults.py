@@ -53,6 +53,9 @@ def test_an_idle_sidecar_dies_and_torch_is_told(own_pool):
         time.sleep(0.01)
     assert own_pool.state is PoolState.BROKEN
     assert not own_pool.death_was_told
+    # What compile_fx does for inputs on a GPU, and what it does for a kernel.
+    with pytest.raises(RuntimeError, match="was killed by SIGKILL"):
+        torch_pool.wakeup()
     with pytest.raises(RuntimeError, match="was killed by SIGKILL"):
         torch_pool.submit(jobs.add, 1, 1)
 

@@ -35,3 +35,24 @@ def test_looking_starts_no_pool():
         "print(live_pools(), psutil.Process().children(), os.environ.get('TORCH_WARM_POOL'))"
     )
     assert look(code) == f"[] [] {os.environ.get('TORCH_WARM_POOL')}"
+
+
+def test_a_census_that_is_taken_when_torch_appears_sees_the_environment_as_it_is():
+    """The variable that keeps torch 2.8 from starting a pool is not there yet."""
+    code = """if True:
+        import os
+        from pytest_compilepool.torch_compat import CreationWatch, capabilities
+
+        class Listener:
+            def imported(self, name): seen.append(os.environ.get('TORCH_WARM_POOL'))
+            def before(self, kind, creator): pass
+            def after(self, kind, pool, creator): pass
+
+        seen = []
+        watch = CreationWatch(Listener())
+        watch.start()
+        capabilities()
+        watch.stop()
+        print(seen[0])
+    """
+    assert look(code) == str(os.environ.get("TORCH_WARM_POOL"))
