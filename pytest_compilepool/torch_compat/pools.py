@@ -243,20 +243,28 @@ def explain_errors(pool: Any, explain: Callable[[BaseException], BaseException])
 
     explain: gives the error for the one that torch raised: the same one, or one that says more.
     """
-    # Everything goes through `_send` since torch 2.9; in 2.8 there is but `submit`.
-    name = "_send" if hasattr(pool, "_send") else "submit"
-    send = getattr(pool, name)
+    # Everything goes through `_send` since torch 2.9; 2.8 has but `submit`, and that of 2.15 looks for itself
+    # whether the pool is open before it sends anything.
+    for name in ("_send", "submit"):
+        if hasattr(pool, name):
+            setattr(pool, name, _explained(getattr(pool, name), explain))
+
+
+def _explained(
+    function: Callable[..., Any], explain: Callable[[BaseException], BaseException]
+) -> Callable[..., Any]:
+    """`function`, raising what `explain` makes of its errors."""
 
     def explained(*args: Any, **kwargs: Any) -> Any:
         try:
-            return send(*args, **kwargs)
+            return function(*args, **kwargs)
         except Exception as error:
             better = explain(error)
             if better is error:
                 raise
             raise better from error
 
-    setattr(pool, name, explained)
+    return explained
 
 
 def join_reader(pool: Any, timeout: float) -> None:

@@ -30,3 +30,16 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
         return pytester.runpytest_subprocess("-p", "compilepool", *arguments, timeout=timeout)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def pool_here() -> None:
+    """Skips where the fixtures hand out no pool: without torch, and on a torch that cannot quiesce (2.8)."""
+    from pytest_compilepool.torch_compat import TorchUnavailable, capabilities
+
+    try:
+        able = capabilities()
+    except TorchUnavailable as error:
+        pytest.skip(f"needs a real pool: {error}")
+    if not able.quiesce:
+        pytest.skip(f"needs a pool from the fixtures: torch {able.torch} cannot quiesce its compile pool")

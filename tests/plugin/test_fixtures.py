@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-needs_torch = pytest.mark.skipif(
-    "not __import__('importlib.util').util.find_spec('torch')", reason="needs torch, for a real pool"
-)
+needs_torch = pytest.mark.usefixtures("pool_here")
 
 
 @needs_torch

@@ -98,8 +98,8 @@ def test_markers_are_documented(inner):
     )
 
 
+@pytest.mark.usefixtures("pool_here")
 def test_a_pool_and_single_threaded_exclude_each_other(inner):
-    pytest.importorskip("torch")
     result = inner("def test_one(compile_pool, single_threaded_compile): pass")
     result.stdout.fnmatch_lines(["*test_one: single_threaded_compile and a compile pool exclude each other*"])
     assert result.ret != 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch", reason="these sessions start real pools")
+pytestmark = pytest.mark.usefixtures("pool_here")
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "test_four.py"
 NAMED = (
