@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
 from pytest_compilepool import proctree
@@ -45,6 +46,7 @@ class PoolCore:
         self._ready: Future[Any] | None = None
         self._watch: DeathWatch | None = None
         self._closed = False
+        self._maker = os.getpid()
         self._ended: SidecarDied | None = None
         self._told = threading.Event()
         self._writing = threading.Lock()
@@ -240,6 +242,8 @@ class PoolCore:
             return self._ended
 
     def _living(self, what: str) -> Any:
+        if os.getpid() != self._maker:
+            raise PoolClosed(f"{what}: this pool belongs to process {self._maker}; this is a fork of it")
         self._follow()
         if self._closed:
             raise PoolClosed(f"{what}: this pool was shut down")
@@ -307,7 +311,8 @@ class PoolCore:
         )
 
     def _pass_on(self, inner: Future[Any], outer: Future[Any]) -> None:
-        error = inner.exception()
+        # A pool that is shut down cancels what waits: the future that was handed out must end, too.
+        error = CancelledError() if inner.cancelled() else inner.exception()
         if error is None:
             outer.set_result(inner.result())
             return
@@ -338,5 +343,15 @@ class PoolCore:
 
     def _give_back(self) -> None:
         held, self._held = self._held, None
-        if held is not None:
+        if held is not None and not self._hand_on(held):
             pools.put_back(held)
+
+    def _hand_on(self, held: pools.TakenOut) -> bool:
+        """Where torch holds a younger pool, which holds this one: that is who puts back what was here before."""
+        younger = getattr(memoised_pool(), pools.OWNER, None)
+        while younger is not None and younger is not self and younger._held is not None:
+            if younger._held.memoised is self._pool:
+                younger._held = held
+                return True
+            younger = getattr(younger._held.memoised, pools.OWNER, None)
+        return False

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -100,12 +101,16 @@ class CompilePool(PoolCore):
         pool = self._living("quiesce")
         self._need(pool, "quiesce")
         leaving = state.find_workers(pool)
+        # A job on its way may have its worker forked after this look: it has to end first.
+        under_way = list(pools.pending_jobs(pool).values())
         with self._timeline.span("quiesce") as note:
             began = time.monotonic()
             pool.quiesce()
             called = time.monotonic() - began
             self._await(
-                lambda: all(proctree.reaped(key) for key in leaving),
+                lambda: all(job.done() for job in under_way)
+                and all(proctree.reaped(key) for key in leaving)
+                and not state.find_workers(pool),
                 began + timeout,
                 PoolTimeout,
                 f"quiesce: {len(leaving)} workers had {timeout:g} s to go",
@@ -147,6 +152,8 @@ class CompilePool(PoolCore):
         May be called twice. What torch held before `warm()` is put back. Never raises.
         """
         limit = self.shutdown_timeout if timeout is None else timeout
+        if os.getpid() != self._maker:
+            return closing.Closed("asked", 0.0)  # a fork of its owner: nothing here is ours to end
         if self._pool is None or self._closed:
             self._closed = True
             self._give_back()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from pytest_compilepool import proctree
@@ -41,6 +42,7 @@ class PoolManager:
         self._made: list[CompilePool] = []
         self._owned: set[int] = set()
         self._ended: list[CompilePool] = []
+        self._owner = os.getpid()
         self.tally = Tally()
 
     # -- pools -------------------------------------------------------------------------------------
@@ -100,6 +102,8 @@ class PoolManager:
 
     def release(self, pool: CompilePool) -> SidecarDied | None:
         """After a test: park the shared pool, close any other. Returns a death that nobody was told of."""
+        if os.getpid() != self._owner:
+            return None  # a fork of the session: the pool is its parent's
         untold = pool.untold_death()
         kept = pool is self._shared and not pool.replaced and pool.death is None
         if kept and pool.state is not PoolState.CLOSED:
@@ -133,6 +137,8 @@ class PoolManager:
 
     def close_all(self) -> None:
         """End every pool that was made here; the youngest first, as each puts back what it found."""
+        if os.getpid() != self._owner:
+            return
         self._shared = self._shared_needs = None
         for pool in list(reversed(self._made)):
             self.discard(pool)

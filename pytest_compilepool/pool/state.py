@@ -54,6 +54,9 @@ def observe(pool: Any | None, *, was_ready: bool, closed: bool, ended: str | Non
         os_says = f"sidecar {'pid ' + str(sidecar.pid) if sidecar else 'gone'}, {len(workers)} workers"
         if sidecar is None and (closed or pools.was_shut_down(pool)):
             return PoolStatus(PoolState.CLOSED, "it was shut down", torch_says, os_says)
+        if sidecar is not None and _stopped([sidecar, *workers]):
+            reason = f"stopped by a signal: {_stopped([sidecar, *workers])}; no job can run until SIGCONT"
+            return PoolStatus(PoolState.BROKEN, reason, torch_says, os_says)
         if sidecar is None:
             reason = ended or f"sidecar pid {pools.sidecar_pid(pool)} is gone and torch says {torch_says}"
             return PoolStatus(PoolState.BROKEN, reason, torch_says, os_says)
@@ -67,6 +70,15 @@ def observe(pool: Any | None, *, was_ready: bool, closed: bool, ended: str | Non
         return PoolStatus(PoolState.BROKEN, reason, torch_says, os_says)
     state, reason = _living(pool, pending, len(workers), was_ready)
     return PoolStatus(state, reason, torch_says, os_says)
+
+
+def _stopped(keys: list[ProcessKey]) -> str:
+    """The sidecar, or all of the workers, if they are stopped (SIGSTOP, a debugger): their pids, else nothing."""
+    rows = [proctree.lookup(key.pid) for key in keys]
+    stopped = [row is not None and row.state in ("T", "t") for row in rows]
+    if not stopped[0] and not (len(keys) > 1 and all(stopped[1:])):
+        return ""
+    return ", ".join(str(key) for key, held in zip(keys, stopped, strict=True) if held)
 
 
 def _living(pool: Any, pending: int, workers: int, was_ready: bool) -> tuple[PoolState, str]:
