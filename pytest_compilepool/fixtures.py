@@ -65,9 +65,14 @@ def fresh_compile_caches(request: pytest.FixtureRequest, compile_cache_folder: P
     """
     from pytest_compilepool import isolation
 
+    if not isinstance(compile_cache_folder, (str, os.PathLike)):
+        pytest.fail(
+            f"fixture compile_cache_folder: {compile_cache_folder!r} is not allowed; allowed: the path of a folder",
+            pytrace=False,
+        )
     session = Session.of(request.config)
     with (
-        isolation.fresh_caches(compile_cache_folder) as (folders, outer),
+        isolation.fresh_caches(Path(compile_cache_folder)) as (folders, outer),
         session.outer_caches_watched(outer),
     ):
         yield FreshCaches(folders["inductor"], folders["triton"], folders["vllm"], outer)
@@ -120,8 +125,10 @@ def compile_pool_factory(request: pytest.FixtureRequest) -> Callable[..., Compil
         warm: bool = True,
     ) -> CompilePool:
         mark = marks.compilepool(processes=processes, start_method=start_method, ready_timeout=ready_timeout)
-        manager = Session.of(request.config).manager
+        session = Session.of(request.config)
         wanted = _resolve(request, mark)
+        session.asked_for_pool(request.node)
+        manager = session.manager
         return manager.make(wanted, owned=False) if warm else manager.blank(wanted, owned=False)
 
     return make
@@ -159,6 +166,7 @@ def _pool_for(request: pytest.FixtureRequest, own: bool) -> Generator[CompilePoo
         request.getfixturevalue("fresh_compile_caches")
     wanted = _resolve(request, marks.pool_mark(request.node))
     manager = Session.of(request.config).manager
+    Session.of(request.config).asked_for_pool(request.node)
     with isolation.compile_state():
         try:
             pool = manager.make(wanted) if own else manager.acquire(wanted)
@@ -181,7 +189,14 @@ def _resolve(request: pytest.FixtureRequest, mark: marks.PoolMark) -> Request:
 
     able = _look_at_torch(request, str(request.fixturename))
     settings = Session.of(request.config).settings
-    ready_timeout: float | None = mark.ready_timeout or request.getfixturevalue("compile_pool_ready_timeout")
+    overridden = request.getfixturevalue("compile_pool_ready_timeout")
+    if overridden is not None and not marks.is_seconds(overridden):
+        pytest.fail(
+            f"fixture compile_pool_ready_timeout: {overridden!r} is not allowed; allowed: None, or seconds, "
+            "more than 0 and at most 3600",
+            pytrace=False,
+        )
+    ready_timeout: float | None = mark.ready_timeout or overridden
     decision = _decide(request, mark, able)
     if decision.processes < 2:
         _missing(request, f"{request.fixturename}: no pool here: {decision.why}")
@@ -194,12 +209,14 @@ def _resolve(request: pytest.FixtureRequest, mark: marks.PoolMark) -> Request:
 
 
 def _decide(request: pytest.FixtureRequest, mark: marks.PoolMark, able: Capabilities) -> Decision:
-    from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
+    from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide, parse_processes
 
     session = Session.of(request.config)
-    overridden: int | None = request.getfixturevalue("compile_pool_processes")
+    overridden = request.getfixturevalue("compile_pool_processes")
     method: str | None = request.getfixturevalue("compile_pool_start_method")
     try:
+        if overridden is not None:
+            parse_processes(overridden, "fixture compile_pool_processes")
         return decide(
             capabilities=able,
             ini=session.settings.processes_ini if overridden is None else overridden,

@@ -50,6 +50,7 @@ class LeakWatch:
         )
         self.checkers = self._all_checkers()
         self._cheap = [checker for checker in self.checkers if checker.cheap]
+        self._judging_values = {checker.name for checker in self.checkers if checker.judges_values}
         self._current: Account | None = None
         self._scopes: dict[int, tuple[census.Delta, list[str]]] = {}
         self._session: census.Census | None = None
@@ -94,6 +95,12 @@ class LeakWatch:
             self._scopes[id(fixturedef)] = (made, blind)
             account.before = census.merged(account.before, made)
 
+    def _unseen_scope_ended(self) -> None:
+        """Nobody looked when that fixture was set up: what it puts back now cannot be told from what a test breaks."""
+        if self._current is not None:
+            snapshots = self._current.before.snapshots
+            snapshots.update(dict.fromkeys(name for name in snapshots if name in self._judging_values))
+
     @property
     def watching(self) -> bool:
         """Whether a test is being looked at now."""
@@ -106,9 +113,17 @@ class LeakWatch:
         account.before = census.measure(account.checkers)
         self._scopes[id(fixturedef)] = ({}, list(account.before.snapshots))
 
+    def engage(self) -> None:
+        """The test that is looked at has turned out to use a pool of ours: it is judged in any case."""
+        if self._current is not None:
+            self._current.engaged = True
+
     def scope_ended(self, fixturedef: Any) -> None:
         """After such a fixture was torn down: what it made must be gone by the end of this test."""
-        made, blind = self._scopes.pop(id(fixturedef), ({}, []))
+        if id(fixturedef) not in self._scopes:
+            self._unseen_scope_ended()
+            return
+        made, blind = self._scopes.pop(id(fixturedef))
         if self._current is not None:
             self._current.before = census.reverted(self._current.before, made)
             self._current.before.snapshots.update(dict.fromkeys(blind))
@@ -127,7 +142,10 @@ class LeakWatch:
                 return True
             covering = [entry for entry in account.allowed if entry.covers(leak)]
             used.update(covering)
-            return bool(covering) or bool(hook(item=item, leak=leak))
+            fine = bool(covering) or bool(hook(item=item, leak=leak))
+            if fine:
+                self._told.add((leak.checker, leak.key))
+            return fine
 
         verdict = census.compare(account.checkers, account.before, self._settings.leak_grace, passed_over)
         leaks = verdict.leaks

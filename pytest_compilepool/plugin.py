@@ -88,10 +88,14 @@ def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] 
     return terminal.status(report)
 
 
-# Before xdist's own, whose workers are killed ten seconds later.
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    Session.of(session.config).finish(session)
+# Innermost of the wrappers: after pytest has torn down what session fixtures hold (it may do so only here, after
+# Ctrl-C), and before the summary is printed and an xdist worker says that it is done.
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    try:
+        return (yield)
+    finally:
+        Session.of(session.config).finish(session)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_compilepool import marks
-from pytest_compilepool.keys import FAILED, LEASED, SESSION
+from pytest_compilepool.keys import FAILED, LEAKS, LEASED, SESSION, UNUSED
 from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report.terminal import Summary
+from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
 from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
 
 # Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_compilepool.pool.blocker import Birth, PoolRegister
     from pytest_compilepool.pool.facade import CompilePool
     from pytest_compilepool.pool.manager import PoolManager
+    from pytest_compilepool.pool.policy import Decision
     from pytest_compilepool.records import Leak
 
 POOL_FIXTURES = frozenset(
@@ -56,8 +58,9 @@ class Session:
         self._manager: PoolManager | None = None
         self._leaks: LeakWatch | None = None
         self._waiting: pytest.Item | None = None
+        self._owner = os.getpid()
         self._tag: str | None = None
-        self._tag_name = ""
+        self._tag_before: str | None = None
 
     @staticmethod
     def of(config: pytest.Config) -> Session:
@@ -100,12 +103,33 @@ class Session:
             self._register.start()
 
     def collected(self, items: list[pytest.Item]) -> None:
-        """Validate every marker. Raises pytest.UsageError."""
+        """Validate every marker, every checker of others, and what decides about pools. Raises UsageError."""
         allowing = any(item.get_closest_marker("compilepool_leaks") for item in items)
-        marks.validate(items, self.leaks.names if allowing else frozenset())
+        offered = self.config.hook.pytest_compilepool_leak_checkers.get_hookimpls()
+        marks.validate(items, self.leaks.names if allowing or offered else frozenset())
+        if any(wants_pool(item) for item in items):
+            self.decide()
+
+    def decide(self) -> Decision:
+        """How many processes a pool would have, torch not being looked at. Raises pytest.UsageError."""
+        from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
+
+        try:
+            return decide(
+                capabilities=None,
+                ini=self.settings.processes_ini,
+                flag=self.settings.processes_flag,
+                start_method=self.settings.start_method,
+                started_with=self.started_with,
+            )
+        except (BadProcesses, BadStartMethod) as error:
+            raise pytest.UsageError(str(error)) from None
 
     def before_test(self, item: pytest.Item) -> None:
-        """Before anything of a test is set up."""
+        """Before anything of a test is set up, and again before each rerun of it."""
+        if os.getpid() != self._owner:
+            return
+        forget(item)
         if self._register is not None:
             self._register.take()
             if self.settings.block and not wants_pool(item):
@@ -135,7 +159,9 @@ class Session:
 
     def fixture_ended(self, fixturedef: Any) -> None:
         """A fixture was torn down: what it had made is the account of the test that ends it again."""
-        if self._leaks is not None:
+        # pytest may say so more than once; only the first time there is still a result.
+        wider = fixturedef.scope != "function" and fixturedef.cached_result is not None
+        if self._leaks is not None and wider:
             self._leaks.scope_ended(fixturedef)
 
     def after_test(self, item: pytest.Item, failing: bool) -> None:
@@ -143,6 +169,8 @@ class Session:
 
         Raises pytest's failure where the options say that a leak, or a blocked pool, fails the test.
         """
+        if os.getpid() != self._owner:
+            return  # a fork that a test has made: pools, processes and settings are its parent's
         self._waiting = None
         births, blocked = self._pools_since_the_last_test()
         self._note(item, len(births))
@@ -159,14 +187,15 @@ class Session:
 
     def finish(self, session: pytest.Session) -> None:
         """The session ends: every pool is closed, every trace of ours removed, and what is left is told."""
+        if os.getpid() != self._owner:
+            return
         if self._manager is not None:
             self._manager.close_all()
             self.summary.total.add_news(*self._manager.take_news())
         if self._register is not None:
             self._register.stop()
         text = self._leaks.finish() if self._leaks is not None else ""
-        if self._tag is not None and os.environ.get(self._tag_name) == self._tag:
-            del os.environ[self._tag_name]
+        self._untag()
         if text:
             self.summary.at_the_end.append(text)
             if self.settings.leaks == "fail" and session.exitstatus == 0:
@@ -174,23 +203,24 @@ class Session:
 
     def header(self) -> str:
         """One line: torch by its metadata, how many processes and why, start method, leak mode."""
-        from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
-
         torch = f"torch {installed_version()}" if self.has_torch else "torch is not installed"
         try:
-            decision = decide(
-                capabilities=None,
-                ini=self.settings.processes_ini,
-                flag=self.settings.processes_flag,
-                start_method=self.settings.start_method,
-                started_with=self.started_with,
-            )
-        except (BadProcesses, BadStartMethod) as error:
-            raise pytest.UsageError(str(error)) from None
+            decision = self.decide()
+        except pytest.UsageError as error:
+            # Who wants a pool is refused for it; who wants none should not be.
+            return f"compilepool: {torch}, no pool can be made: {error}"
+        plural = "es" if decision.processes > 1 else ""
         return (
-            f"compilepool: {torch}, {decision.processes} process{'es' if decision.processes > 1 else ''} ({decision.why}), "
+            f"compilepool: {torch}, {decision.processes} process{plural} ({decision.why}), "
             f"start method {decision.start_method}, leaks {self.settings.leaks}"
         )
+
+    def asked_for_pool(self, item: pytest.Item) -> None:
+        """A fixture is about to hand a pool to this test, whether or not its signature says so."""
+        if self._register is not None:
+            self._register.unblock()
+        if self._leaks is not None:
+            self._leaks.engage()
 
     @contextlib.contextmanager
     def outer_caches_watched(self, outer: dict[str, str]) -> Iterator[None]:
@@ -222,9 +252,20 @@ class Session:
         if self._tag is None:
             from pytest_compilepool.proctree import TAG
 
-            self._tag_name = TAG
+            # A session within a session (pytester in this process) finds the outer one's, and gives it back.
+            self._tag_before = os.environ.get(TAG)
             self._tag = self.leaks.owned.tag = f"{os.getpid()}-{uuid.uuid4().hex}"
             os.environ[TAG] = self._tag
+
+    def _untag(self) -> None:
+        if self._tag is None:
+            return
+        from pytest_compilepool.proctree import TAG
+
+        if self._tag_before is None:
+            os.environ.pop(TAG, None)
+        else:
+            os.environ[TAG] = self._tag_before
 
     def _pools_since_the_last_test(self) -> tuple[list[Birth], list[str]]:
         if self._register is None:
@@ -235,8 +276,6 @@ class Session:
     def _note(self, item: pytest.Item, births: int) -> None:
         if self._manager is None and not births:
             return
-        from pytest_compilepool.runrecord import PROPERTY, TestRecord
-
         tally = self.manager.take_tally()
         record = TestRecord(
             started=tally.started, made_by_torch=max(0, births - tally.started), reasons=tally.reasons
@@ -244,6 +283,16 @@ class Session:
         record.add_news(*self.manager.take_news())
         if record != TestRecord():
             item.user_properties.append((PROPERTY, record.as_text()))
+
+
+def forget(item: pytest.Item) -> None:
+    """What an earlier run of the same test has left on it: a rerun is judged for itself."""
+    keys: tuple[pytest.StashKey[Any], ...] = (FAILED, LEASED, LEAKS, UNUSED)
+    for key in keys:
+        if key in item.stash:
+            del item.stash[key]
+    ours = (PROPERTY, LEAKS_PROPERTY)
+    item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in ours]
 
 
 def leased_by(item: pytest.Item) -> list[CompilePool]:

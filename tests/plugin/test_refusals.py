@@ -46,6 +46,7 @@ def test_an_ini_option_that_is_not_allowed(inner, pytester, option, value, words
     refused(inner(PASSES), words)
 
 
+@pytest.mark.usefixtures("pool_here")
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -56,7 +57,46 @@ def test_an_ini_option_that_is_not_allowed(inner, pytester, option, value, words
     ],
 )
 def test_an_environment_variable_that_is_not_allowed(inner, variable, value):
-    refused(inner(PASSES, environment={variable: value}), [variable, repr(value), "allowed"])
+    """Whoever wants a pool is refused, quiet or not; whoever wants none is not kept from running."""
+    wants = "def test_one(compile_pool): pass"
+    for quiet in ((), ("-q",)):
+        refused(inner(wants, *quiet, environment={variable: value}), [variable, repr(value), "allowed"])
+    result = inner(PASSES)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f"compilepool: *no pool can be made: {variable}*"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("compile_pool_processes: 'eight'", ["fixture compile_pool_processes", "'eight'", "1 to 1024"]),
+        (
+            "compile_pool_ready_timeout: float('nan')",
+            ["fixture compile_pool_ready_timeout", "nan", "seconds"],
+        ),
+        ("compile_pool_ready_timeout: 'abc'", ["fixture compile_pool_ready_timeout", "'abc'", "seconds"]),
+        ("compile_cache_folder: None", ["fixture compile_cache_folder", "None", "folder"]),
+    ],
+)
+@pytest.mark.usefixtures("pool_here")
+def test_an_overridden_fixture_that_gives_nonsense(inner, override, words):
+    name, _, value = override.partition(": ")
+    scope = "function" if name == "compile_cache_folder" else "session"
+    result = inner(
+        "def test_one(fresh_compile_caches, compile_pool): pass",
+        conftest=f"""
+            import pytest
+
+            @pytest.fixture(scope="{scope}")
+            def {name}():
+                return {value}
+        """,
+    )
+    result.assert_outcomes(errors=1)
+    text = result.stdout.str()
+    assert "Traceback" not in text and "fixtures.py" not in text
+    line = next(line for line in text.splitlines() if line.startswith(f"fixture {name}"))
+    assert all(word in line for word in words), line
 
 
 @pytest.mark.parametrize(
@@ -107,7 +147,7 @@ def test_a_pool_and_single_threaded_exclude_each_other(inner):
 
 def test_a_checker_whose_name_is_taken(inner):
     result = inner(
-        "import pytest\n@pytest.mark.compilepool_leaks(allow=['threads'], reason='x')\ndef test_one(): pass",
+        PASSES,
         conftest="""
             from pytest_compilepool.leaks.base import LeakChecker
 
