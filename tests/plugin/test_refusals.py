@@ -94,7 +94,8 @@ def test_an_overridden_fixture_that_gives_nonsense(inner, override, words):
     )
     result.assert_outcomes(errors=1)
     text = result.stdout.str()
-    assert "Traceback" not in text and "fixtures.py" not in text
+    assert "Traceback" not in text
+    assert "fixtures.py" not in text
     line = next(line for line in text.splitlines() if line.startswith(f"fixture {name}"))
     assert all(word in line for word in words), line
 

@@ -186,3 +186,42 @@ def make_other_pool(kind: str) -> None:
         if cls is None:
             pytest.skip("this torch has no PrecompileThreadPool")
         cls.get_instance().submit(int).result(30)
+
+
+def test_a_torch_that_says_closed_over_living_processes_is_broken(own_pool):
+    """Both witnesses count: the tree alone would say READY."""
+    own_pool.torch_pool.running = False
+    status = own_pool.status
+    assert status.state is PoolState.BROKEN
+    assert "torch says the pool is closed" in status.reason
+    own_pool.torch_pool.running = True
+
+
+@pytest.mark.parametrize("who", ["sidecar", "workers"])
+def test_stopped_processes_are_not_ready(own_pool, who):
+    stopped = [own_pool.sidecar] if who == "sidecar" else own_pool.workers
+    for key in stopped:
+        os.kill(key.pid, signal.SIGSTOP)
+    try:
+        deadline = time.monotonic() + WITHIN
+        while own_pool.state is PoolState.READY and time.monotonic() < deadline:
+            time.sleep(0.01)
+        status = own_pool.status
+        assert status.state is PoolState.BROKEN
+        assert f"pid {stopped[0].pid}" in status.reason
+    finally:
+        for key in stopped:
+            os.kill(key.pid, signal.SIGCONT)
+
+
+def test_a_dead_pool_is_not_put_back(own_pool):
+    """torch would hand it out for ever."""
+    dead = own_pool.torch_pool
+    inner = CompilePool(2)
+    inner.warm()
+    os.kill(dead.process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + WITHIN
+    while dead.running and time.monotonic() < deadline:
+        time.sleep(0.01)
+    inner.shutdown()
+    assert memoised_pool() is None

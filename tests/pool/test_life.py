@@ -273,3 +273,57 @@ def test_a_fork_pool_has_no_sidecar_and_cannot_quiesce():
         tree = pool.owned_pids
     assert pool.state is PoolState.CLOSED
     assert not any(psutil.pid_exists(pid) for pid in tree)
+
+
+def test_quiesce_waits_for_a_job_whose_worker_is_not_forked_yet(own_pool, tmp_path):
+    own_pool.quiesce()
+    future = own_pool.submit(jobs.sleep_after_touch, str(tmp_path / "started"), 1.0)
+    own_pool.quiesce()
+    assert future.done()
+    assert own_pool.workers == []
+
+
+def test_pools_may_end_in_any_order():
+    threads = pools.get_config("compile_threads")
+    first, second = CompilePool(2), CompilePool(3)
+    try:
+        for pool in (first, second):
+            pool.warm()
+        first.shutdown()
+        assert memoised_pool() is second.torch_pool
+        assert pools.get_config("compile_threads") == 3
+    finally:
+        second.shutdown()
+        first.shutdown()
+    assert memoised_pool() is None
+    assert pools.get_config("compile_threads") == threads
+
+
+def test_a_job_that_is_cancelled_ends_its_future(tmp_path):
+    pool = CompilePool(2, "fork")
+    pool.warm()
+    futures = [pool.submit(jobs.sleep_after_touch, str(tmp_path / str(n)), 600) for n in range(6)]
+    pool.shutdown(0.5)
+    for future in futures:
+        with pytest.raises(Exception):  # noqa: B017 - cancelled or broken, but over
+            future.result(5)
+        assert future.done()
+
+
+def test_late_jobs_count_for_nobody_after_the_next_lease(own_pool, tmp_path):
+    started, go = tmp_path / "started", tmp_path / "go"
+    future = own_pool.submit(jobs.touch_and_wait_for, str(started), str(go), 30)
+    jobs.wait_for(str(started), 30)
+    own_pool._jobs.clear()  # as lease() does
+    go.touch()
+    future.result(30)
+    assert own_pool.jobs.done == 0
+    assert own_pool.jobs.pending == 0
+
+
+def test_no_finalizer_keeps_a_closed_pool(own_pool):
+    from multiprocessing import util
+
+    pool = own_pool.torch_pool
+    own_pool.shutdown()
+    assert [f for f in util._finalizer_registry.values() if f._callback == pool.shutdown] == []
