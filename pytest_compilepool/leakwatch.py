@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from pytest_compilepool import marks
 from pytest_compilepool.keys import LEAKS, UNUSED
 from pytest_compilepool.leaks import census
-from pytest_compilepool.leaks.base import LeakChecker, Owned
+from pytest_compilepool.leaks.base import LeakChecker, Owned, check_checkers
 from pytest_compilepool.leaks.processes import adopt_orphans, stop_adopting
 from pytest_compilepool.options import Settings
 from pytest_compilepool.pool import closing
@@ -56,6 +57,7 @@ class LeakWatch:
         self._session: census.Census | None = None
         self._adopting: Any = None
         self._told: set[tuple[str, str]] = set()
+        self.errors: list[str] = []
 
     @property
     def names(self) -> frozenset[str]:
@@ -134,7 +136,6 @@ class LeakWatch:
         if account is None or not (account.engaged or pool_appeared):
             return [], ""
         used: set[marks.Allowance] = set()
-        hook = self._config.hook.pytest_compilepool_allowed_leak
         pools_of_test = self._leaked_pools(account)
 
         def passed_over(leak: Leak) -> bool:
@@ -142,7 +143,7 @@ class LeakWatch:
                 return True
             covering = [entry for entry in account.allowed if entry.covers(leak)]
             used.update(covering)
-            fine = bool(covering) or bool(hook(item=item, leak=leak))
+            fine = bool(covering) or self._fine_by_hook(item, leak)
             if fine:
                 self._told.add((leak.checker, leak.key))
             return fine
@@ -150,7 +151,7 @@ class LeakWatch:
         verdict = census.compare(account.checkers, account.before, self._settings.leak_grace, passed_over)
         leaks = verdict.leaks
         self._told.update((leak.checker, leak.key) for leak in leaks)
-        texts = [self.checker(leak.checker).format(leak) for leak in leaks]
+        texts = [census.text_of(self.checker(leak.checker), leak) for leak in leaks]
         if leaks:
             texts.append(
                 f"(they had {verdict.waited:.2f} s to go away: compilepool_leak_grace = {verdict.grace:g})"
@@ -162,7 +163,7 @@ class LeakWatch:
             summary = ", ".join(f"{leak.checker}:{leak.key}" for leak in leaks)
             item.user_properties.append((LEAKS_PROPERTY, summary))
         item.stash[UNUSED] = [f"{entry} ({entry.reason})" for entry in account.allowed if entry not in used]
-        census.restore(account.checkers, [*leaks, *verdict.silent])
+        self._note_errors(verdict.errors, census.restore(account.checkers, [*leaks, *verdict.silent]))
         return leaks, "\n\n".join([f"{item.nodeid} left behind:", *texts])
 
     def finish(self) -> str:
@@ -176,10 +177,23 @@ class LeakWatch:
             return (leak.checker, leak.key) in self._told
 
         verdict = census.compare(checkers, self._session, self._settings.leak_grace, told)
-        texts = [self.checker(leak.checker).format(leak) for leak in verdict.leaks]
-        census.restore(checkers, [*verdict.leaks, *verdict.silent])
+        texts = [census.text_of(self.checker(leak.checker), leak) for leak in verdict.leaks]
+        self._note_errors(verdict.errors, census.restore(checkers, [*verdict.leaks, *verdict.silent]))
         stop_adopting(self._adopting)
         return "\n\n".join(texts)
+
+    def _fine_by_hook(self, item: pytest.Item, leak: Leak) -> bool:
+        try:
+            return bool(self._config.hook.pytest_compilepool_allowed_leak(item=item, leak=leak))
+        except Exception as error:
+            self._note_errors([f"hook pytest_compilepool_allowed_leak: {type(error).__name__}: {error}"])
+            return False
+
+    def _note_errors(self, *errors: list[str]) -> None:
+        """What went wrong in a checker or a hook of somebody else: told once, in the summary."""
+        for text in itertools.chain(*errors):
+            if text not in self.errors:
+                self.errors.append(text)
 
     def _leaked_pools(self, account: Account) -> _Belongings:
         checker = self.checker("pools")
@@ -196,17 +210,25 @@ class LeakWatch:
         restored = self._config.pluginmanager.hasplugin("warnings")
         checkers: list[LeakChecker] = census.builtin_checkers(self.owned, restored_by_pytest=restored)
         names = {checker.name for checker in checkers}
-        for group in self._config.hook.pytest_compilepool_leak_checkers(config=self._config):
-            for checker in group or ():
-                if checker.name in names:
-                    raise pytest.UsageError(
-                        f"leak checker {checker.name!r} from {type(checker).__module__}: that name is taken; "
-                        f"there are: {', '.join(sorted(names))}"
-                    )
-                names.add(checker.name)
-                checkers.append(checker)
+        for checker in self._offered_checkers():
+            if checker.name in names:
+                raise pytest.UsageError(
+                    f"leak checker {checker.name!r} from {type(checker).__module__}: that name is taken; "
+                    f"there are: {', '.join(sorted(names))}"
+                )
+            names.add(checker.name)
+            checkers.append(checker)
         # A pool that is closed takes its processes, threads and descriptors with it: it comes first.
         return sorted(checkers, key=lambda checker: checker.name != "pools")
+
+    def _offered_checkers(self) -> list[LeakChecker]:
+        hook = "pytest_compilepool_leak_checkers"
+        try:
+            groups = getattr(self._config.hook, hook)(config=self._config)
+            return [checker for group in groups for checker in check_checkers(group, f"hook {hook}")]
+        except Exception as error:
+            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise pytest.UsageError(f"hook {hook}: {said}") from None
 
 
 class _Belongings:

@@ -194,7 +194,10 @@ class Session:
             self.summary.total.add_news(*self._manager.take_news())
         if self._register is not None:
             self._register.stop()
-        text = self._leaks.finish() if self._leaks is not None else ""
+        text = ""
+        if self._leaks is not None:
+            text = self._leaks.finish()
+            self.summary.errors += self._leaks.errors
         self._untag()
         if text:
             self.summary.at_the_end.append(text)

@@ -93,20 +93,50 @@ class LeakChecker(abc.ABC):
 
     def format(self, leak: Leak) -> str:
         """The leak as several lines: what it is, before and after, who, since when, how to silence it."""
-        rows = {
-            "Before": leak.before,
-            "After": leak.after,
-            "Made by": leak.who,
-            "Since": leak.since,
-            "Note": self.note(leak),
-            "Silence": leak.silence,
-        }
-        lines = [_row(name, text) for name, text in rows.items() if text]
-        return "\n".join([f"{leak.checker}: {leak.key}", *lines])
+        return plain_text(leak, self.note(leak))
 
     def note(self, leak: Leak) -> str:
         """A sentence about what can be done, or an empty text."""
         return ""
+
+
+def plain_text(leak: Leak, note: str = "") -> str:
+    """A leak as several lines, with a note where there is one, without asking its checker."""
+    rows = {
+        "Before": leak.before,
+        "After": leak.after,
+        "Made by": leak.who,
+        "Since": leak.since,
+        "Note": note,
+        "Silence": leak.silence,
+    }
+    lines = [_row(name, text) for name, text in rows.items() if text]
+    return "\n".join([f"{leak.checker}: {leak.key}", *lines])
+
+
+def check_checkers(values: object, origin: str) -> list[LeakChecker]:
+    """What somebody gave as leak checkers, if it is that.
+
+    values: a list or tuple of `LeakChecker` instances; origin: where it came from, in words. Raises ValueError.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(
+            f"leak checkers from {origin}: {show(values)} is of type {type(values).__name__}; "
+            "allowed is a list or tuple of LeakChecker instances"
+        )
+    for value in values:
+        if not isinstance(value, LeakChecker):
+            raise ValueError(
+                f"leak checkers from {origin}: {show(value)} is in the list; "
+                "allowed are instances of subclasses of LeakChecker"
+            )
+        name: object = getattr(value, "name", None)
+        if not (isinstance(name, str) and name.isidentifier() and name == name.lower()):
+            raise ValueError(
+                f"leak checkers from {origin}: the name of {type(value).__name__} is {show(name)}; "
+                "allowed are lower-case letters, digits and underscores, and a letter or underscore first"
+            )
+    return list(values)
 
 
 def _row(name: str, text: str) -> str:

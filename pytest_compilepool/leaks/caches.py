@@ -24,14 +24,17 @@ _PREFIX = "torchinductor_"  # how torch, and those who follow it, name a cache f
 _TEMPORARY = "temporary"
 _OUTSIDE = "outside"
 _ROOT = "root"
+_NAMED = "named"
 
 
 class CacheChecker(LeakChecker):
     """Two kinds of leak; writing into the normal, shared cache folder is none.
 
-    key: ("temporary", path): a folder `torchinductor_*` of this user in the temporary folder, other than
-    the cache folder in effect before. key: ("outside", path): an entry that appeared in one of the folders
+    key: ("temporary", path): a folder `torchinductor_*` of this user in the temporary folder that this process
+    itself named: a variable points to it now, and did not before. Any other such folder may be that of another
+    process of this user, and is not told. key: ("outside", path): an entry that appeared in one of the folders
     given to `watch` while fresh ones were in effect. key: ("root", variable), value: the path in effect.
+    key: ("named", variable), value: the path, where the variable itself is set.
 
     alone: no other process of this user is expected to compile meanwhile; None: unless this is one of
     several xdist workers.
@@ -62,7 +65,9 @@ class CacheChecker(LeakChecker):
     def measure(self) -> Snapshot | None:
         if not self._alone:
             return None
-        found: Snapshot = {(_ROOT, variable): path for variable, path in torch_compat.cache_roots().items()}
+        roots = torch_compat.cache_roots()
+        found: Snapshot = {(_ROOT, name): path for name, path in roots.items()}
+        found.update(((_NAMED, name), path) for name, path in roots.items() if os.environ.get(name))
         found.update(((_TEMPORARY, str(path)), None) for path in _temporary_folders())
         found.update(((_OUTSIDE, str(path)), None) for path in self._outside() if os.path.lexists(path))
         return found
@@ -74,8 +79,12 @@ class CacheChecker(LeakChecker):
 
     def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
         in_effect = {os.path.realpath(path) for key, path in before.items() if _kind(key) == _ROOT}
+        named = {os.path.realpath(path) for key, path in after.items() if _kind(key) == _NAMED} - in_effect
         for key in after:
-            if key not in before and _kind(key) != _ROOT and os.path.realpath(_path(key)) not in in_effect:
+            own = _kind(key) == _TEMPORARY and os.path.realpath(_path(key)) in named
+            # An entry of a watched folder may be that folder in effect itself.
+            outside = _kind(key) == _OUTSIDE and os.path.realpath(_path(key)) not in in_effect
+            if key not in before and (own or outside):
                 yield key, MISSING, after[key]
 
     def describe(self, key: Hashable, old: Any, new: Any) -> Leak:
@@ -88,7 +97,7 @@ class CacheChecker(LeakChecker):
         return Leak(self.name, os.path.basename(path), "not there", after, who, handle=key)
 
     def restore(self, leaks: Sequence[Leak]) -> None:
-        """Remove a folder of the test's own; what lies in a shared cache stays, and is not told again.
+        """Remove a folder that this process named; what lies in a shared cache stays, and is not told again.
 
         Another process may have put it there for itself, and a cache that loses entries while somebody
         compiles breaks that compile. Links are removed, never followed.

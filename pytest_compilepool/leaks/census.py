@@ -6,12 +6,12 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_compilepool.leaks.base import MISSING, LeakChecker, Owned, changes
+from pytest_compilepool.leaks import asking
+from pytest_compilepool.leaks.base import MISSING, LeakChecker, Owned, changes, plain_text
 from pytest_compilepool.leaks.caches import CacheChecker
 from pytest_compilepool.leaks.config import ConfigChecker
 from pytest_compilepool.leaks.counters import CounterChecker
@@ -37,11 +37,13 @@ Delta = dict[str, dict[Hashable, tuple[Any, Any]]]
 class Census:
     """What was measured.
 
-    taken_at: `time.monotonic()`, seconds; snapshots: by the checker's name, None where it could not tell.
+    taken_at: `time.monotonic()`, seconds; snapshots: by the checker's name, None where it could not tell;
+    errors: a sentence for each checker that failed.
     """
 
     taken_at: float
     snapshots: dict[str, Snapshot | None]
+    errors: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,29 @@ class Verdict:
     """What a comparison found.
 
     leaks: to be reported, in the order of the checkers. waited, grace: seconds of the grace that were
-    used, and that there were. silent: to be put right by `restore` too, but not worth a word.
+    used, and that there were. silent: to be put right by `restore` too, but not worth a word. errors: a
+    sentence for each checker that failed in one of the two censuses or between them, so that it cannot tell.
     """
 
     leaks: list[Leak]
     waited: float
     grace: float
     silent: list[Leak] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
 
 def measure(checkers: Sequence[LeakChecker]) -> Census:
-    """Ask every checker now."""
-    return Census(time.monotonic(), {checker.name: checker.measure() for checker in checkers})
+    """Ask every checker now. One that fails cannot tell."""
+    taken_at = time.monotonic()
+    errors: list[str] = []
+    snapshots: dict[str, Snapshot | None] = {}
+    for checker in checkers:
+        try:
+            snapshots[checker.name] = asking.measure(checker)
+        except asking.CheckerError as error:
+            snapshots[checker.name] = None
+            errors.append(str(error))
+    return Census(taken_at, snapshots, errors)
 
 
 def delta(before: Census, after: Census) -> Delta:
@@ -104,7 +117,7 @@ def _applied(census: Census, change: Delta, side: int) -> Census:
             else:
                 snapshot[key] = pair[side]
         snapshots[name] = snapshot
-    return Census(census.taken_at, snapshots)
+    return Census(census.taken_at, snapshots, list(census.errors))
 
 
 def _ignore_none(leak: Leak) -> bool:
@@ -120,7 +133,8 @@ def compare(
     """Measure again and say what is left over.
 
     grace: seconds that leaks which can settle get for it; ignore: says of a leak that it does not
-    count, nor is worth waiting for. Garbage is collected once before anything is called a leak.
+    count, nor is worth waiting for. Garbage is collected once before anything is called a leak. A checker
+    that fails stops no other one: it cannot tell, and `Verdict.errors` says why.
     """
     comparison = _Comparison(before, ignore)
     left = comparison.look(checkers)
@@ -151,26 +165,37 @@ class _Comparison:
         self._ignore = ignore
         self._leaks: dict[str, list[Leak]] = {}
         self._silent: dict[str, list[Leak]] = {}
+        self._errors = list(before.errors)
 
     def look(self, checkers: Iterable[LeakChecker]) -> list[LeakChecker]:
         """Measure these again. Returns those that found a leak."""
         leaking = []
         for checker in checkers:
-            old = self._before.snapshots.get(checker.name)
-            new = None if old is None else checker.measure()
-            leaks = [] if old is None or new is None else checker.diff(old, new)
+            try:
+                leaks, silent = self._ask(checker)
+            except asking.CheckerError as error:
+                leaks, silent = [], []
+                self._errors.append(str(error))
             self._leaks[checker.name] = [leak for leak in leaks if not self._ignore(leak)]
-            self._silent[checker.name] = [] if old is None or new is None else checker.silent(old, new)
+            self._silent[checker.name] = silent
             if self._leaks[checker.name]:
                 leaking.append(checker)
         return leaking
+
+    def _ask(self, checker: LeakChecker) -> tuple[list[Leak], list[Leak]]:
+        old = self._before.snapshots.get(checker.name)
+        new = None if old is None else asking.measure(checker)
+        if old is None or new is None:
+            return [], []
+        return asking.diff(checker, old, new), asking.silent(checker, old, new)
 
     def verdict(self, checkers: Iterable[LeakChecker], waited: float, grace: float) -> Verdict:
         names = [checker.name for checker in checkers]
         age = f"within the {time.monotonic() - self._before.taken_at:.2f} s since the census before"
         leaks = [leak for name in names for leak in self._leaks[name]]
         leaks = [dataclasses.replace(leak, since=leak.since or age) for leak in leaks]
-        return Verdict(leaks, waited, grace, [leak for name in names for leak in self._silent[name]])
+        silent = [leak for name in names for leak in self._silent[name]]
+        return Verdict(leaks, waited, grace, silent, self._errors)
 
 
 def builtin_checkers(
@@ -197,17 +222,22 @@ def builtin_checkers(
     ]
 
 
-def restore(checkers: Sequence[LeakChecker], leaks: Sequence[Leak]) -> None:
-    """Have each checker put its leaks right, in their order; an error in one becomes a warning."""
+def restore(checkers: Sequence[LeakChecker], leaks: Sequence[Leak]) -> list[str]:
+    """Have each checker put its leaks right, in their order. Returns a sentence for each one that failed."""
+    errors = []
     for checker in checkers:
         own = [leak for leak in leaks if leak.checker == checker.name]
-        if not own:
-            continue
         try:
-            checker.restore(own)
-        except Exception as error:
-            warnings.warn(
-                f"leak checker {checker.name!r} could not put right {', '.join(leak.key for leak in own)}: "
-                f"{type(error).__name__}: {error}",
-                stacklevel=2,
-            )
+            if own:
+                asking.restore(checker, own)
+        except asking.CheckerError as error:
+            errors.append(str(error))
+    return errors
+
+
+def text_of(checker: LeakChecker, leak: Leak) -> str:
+    """The leak as several lines, in plain words where the checker fails to find its own."""
+    try:
+        return asking.text(checker, leak)
+    except asking.CheckerError as error:
+        return plain_text(leak, str(error))

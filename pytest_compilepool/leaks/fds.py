@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File descriptors left open, with what they point at."""
+"""File descriptors left open, with what they point at, and who holds them."""
 
 from __future__ import annotations
 
-import gc
-import io
+import dataclasses
+import functools
 import os
 import re
-import socket
 import stat
 import sys
 from collections.abc import Hashable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from pytest_compilepool import proctree
 from pytest_compilepool.leaks.base import MISSING, Change, LeakChecker, Owned
+from pytest_compilepool.leaks.holders import fd_holders
 from pytest_compilepool.records import Leak, Snapshot
 
 _PROC = "/proc/self/fd"
@@ -99,16 +99,28 @@ class FdChecker(LeakChecker):
         after = f"fd {key} -> {new.target}"
         return Leak(self.name, stable_target(new.target), before, after, _other_end(new), handle=(key, new))
 
+    def diff(self, before: Snapshot, after: Snapshot) -> list[Leak]:
+        leaks = super().diff(before, after)
+        survey = _Survey({leak.handle[0]: leak.handle[1] for leak in leaks})
+        return [dataclasses.replace(leak, handle=(*leak.handle, survey)) for leak in leaks]
+
     def restore(self, leaks: Sequence[Leak]) -> None:
-        """Close those that still are what they were, through the Python object that holds it if one does."""
-        holders = _holders({leak.handle[0] for leak in leaks})
+        """Close those that nobody holds and that still are what they were: files, folders and pipes.
+
+        What a Python object holds is that object's, and would be closed a second time by it; what has no name
+        (sockets, event counters, ...) may be a C library's.
+        """
         for leak in leaks:
-            fd, opened = leak.handle
-            # An object that is closed behind its back would close the number again, whoever has it then.
-            for holder in [*holders.get(fd, ()), None]:
-                now = self._look(fd)
-                if now is not None and now.inode == opened.inode:
-                    _close(fd, holder)
+            fd, opened, survey = leak.handle
+            now = self._look(fd)
+            if fd not in survey.reasons and now is not None and now.inode == opened.inode:
+                os.close(fd)
+
+    def note(self, leak: Leak) -> str:
+        if leak.handle is None:
+            return ""
+        fd, _, survey = leak.handle
+        return f"it stays open: {survey.reasons[fd]}" if fd in survey.reasons else ""
 
 
 def stable_target(target: str) -> str:
@@ -184,45 +196,65 @@ def _other_end(opened: Open) -> str:
     )
 
 
-def _holders(fds: set[int]) -> dict[int, list[Any]]:
-    """Python objects that would close these descriptors some day, outermost first (text, buffer, raw)."""
-    ranks = _holder_ranks()
-    found: dict[int, list[tuple[int, Any]]] = {}
-    for thing in gc.get_objects():
-        # type(), not isinstance(): lazy proxies answer __class__ by importing what they stand for.
-        rank = next((number for kind, number in ranks if issubclass(type(thing), kind)), None)
-        if rank is not None:
-            try:
-                fd = thing.fileno()
-            except Exception:  # closed, detached, half made: then it holds nothing
-                continue
-            if fd in fds:
-                found.setdefault(fd, []).append((rank, thing))
-    return {
-        fd: [thing for _, thing in sorted(pairs, key=lambda pair: pair[0])] for fd, pairs in found.items()
-    }
+class _Survey:
+    """Why descriptors stay open, told once for a set of leaks and only when somebody asks."""
+
+    def __init__(self, opened: dict[int, Open]) -> None:
+        self._opened = opened
+
+    @functools.cached_property
+    def reasons(self) -> dict[int, str]:
+        """By number; what is not in it is nobody's."""
+        holders = fd_holders(set(self._opened))
+        mapped = _mapped()
+        found = {}
+        for fd, opened in self._opened.items():
+            if fd in holders:
+                article = "an" if holders[fd][0] in "AEIOU" else "a"
+                found[fd] = f"{article} {holders[fd]} holds it"
+            elif opened.target in mapped or opened.inode in mapped:
+                found[fd] = "the file is mapped into memory"
+            elif _is_database(opened):
+                found[fd] = "sqlite may be using it"
+            elif not _is_plain(fd, opened):
+                found[fd] = "no Python object holds it, but a C library may"
+        return found
 
 
-def _holder_ranks() -> list[tuple[type, int]]:
-    ranks: list[tuple[type, int]] = [
-        (io.TextIOWrapper, 0),
-        (io.BufferedIOBase, 1),
-        (io.FileIO, 2),
-        (socket.socket, 0),
-    ]
-    # The base class of multiprocessing's connections has no public name: take it from the public one.
-    connection = getattr(sys.modules.get("multiprocessing.connection"), "Connection", None)
-    return ranks if connection is None else [*ranks, (connection, 0)]
-
-
-def _close(fd: int, holder: Any | None) -> None:
-    if holder is None:
-        os.close(fd)
-        return
+def _is_plain(fd: int, opened: Open) -> bool:
+    """A file, a folder or a pipe."""
     try:
-        if not os.path.isfile(f"{_DEV}/{fd}"):
-            # Its buffer may be full and nobody at the other end: closing must not wait for them.
-            os.set_blocking(fd, False)
-        holder.close()
-    except Exception:
-        pass  # what could not be flushed is lost; if it is still open, the caller closes it
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return False
+    named = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    return stat.S_ISFIFO(mode) or (named and not opened.target.startswith(("/memfd:", "anon_inode:")))
+
+
+def _mapped() -> set[Any]:
+    """Paths and (device, inode) of all files mapped into memory: a mapping keeps a number of its own."""
+    found: set[Any] = set()
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+            rows = [line.rstrip("\n").split(maxsplit=5) for line in file]
+    except OSError:
+        return found
+    for row in rows:
+        if len(row) == 6 and row[4] != "0":
+            major, _, minor = row[3].partition(":")
+            found |= {row[5], (os.makedev(int(major, 16), int(minor, 16)), int(row[4]))}
+    return found
+
+
+def _is_database(opened: Open) -> bool:
+    """A file of a database that sqlite, if it is loaded, may have opened: the database, or its journal."""
+    if "_sqlite3" not in sys.modules:
+        return False
+    path = stable_target(opened.target)
+    for end in ("-journal", "-wal", "-shm"):
+        path = path.removesuffix(end)
+    try:
+        with open(path, "rb") as file:
+            return os.path.isfile(path) and file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False

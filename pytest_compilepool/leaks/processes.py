@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import functools
 import os
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any, ClassVar
 from pytest_compilepool import proctree
 from pytest_compilepool.leaks import reaper
 from pytest_compilepool.leaks.base import LeakChecker, Owned
+from pytest_compilepool.leaks.holders import process_holders
 from pytest_compilepool.proctree import Proc
 from pytest_compilepool.records import Leak, ProcessKey, Snapshot
 
@@ -116,7 +119,9 @@ class ProcessChecker(LeakChecker):
         leaks = super().diff(before, after)
         zombies = {leak.handle.pid for leak in leaks if leak.after.startswith("zombie")}
         strangers = _maybe_adopted(zombies)
-        return [leak for leak in leaks if leak.handle.pid not in strangers]
+        leaks = [leak for leak in leaks if leak.handle.pid not in strangers]
+        survey = _Survey({leak.handle.pid for leak in leaks})
+        return [dataclasses.replace(leak, handle=(leak.handle, survey)) for leak in leaks]
 
     def describe(self, key: Hashable, old: Any, new: Any) -> Leak | None:
         assert isinstance(key, ProcessKey)
@@ -136,7 +141,42 @@ class ProcessChecker(LeakChecker):
         return Leak(self.name, role or row.name, "not there", after, who, _age(key), handle=key)
 
     def restore(self, leaks: Sequence[Leak]) -> None:
-        reaper.reap(leak.handle for leak in leaks)
+        """End those that are nobody's; a process whose object somebody still has stays, with all below it.
+
+        Asked anew, for a pool that was closed since it was reported no longer keeps its processes.
+        """
+        keys = [leak.handle[0] for leak in leaks if proctree.lookup(leak.handle[0].pid) is not None]
+        kept = _kept({key.pid for key in keys}) if keys else {}
+        reaper.reap(key for key in keys if key.pid not in kept)
+
+    def note(self, leak: Leak) -> str:
+        if leak.handle is None:
+            return ""
+        key, survey = leak.handle
+        return f"it is not ended: {survey.reasons[key.pid]}" if key.pid in survey.reasons else ""
+
+
+class _Survey:
+    """Why processes are not ended, told once for a set of leaks and only when somebody asks."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self._pids = pids
+
+    @functools.cached_property
+    def reasons(self) -> dict[int, str]:
+        """By pid; what is not in it is nobody's."""
+        return _kept(self._pids)
+
+
+def _kept(pids: set[int]) -> dict[int, str]:
+    """Which of these processes somebody still uses, and why that is so."""
+    holders = process_holders(pids)
+    rows = proctree.table()
+    found = {pid: f"somebody still has the {name} that stands for it" for pid, name in holders.items()}
+    for pid in holders:
+        for row in proctree.descendants(pid, rows):
+            found.setdefault(row.pid, f"it is below pid {pid}, which somebody still uses")
+    return found
 
 
 def _face(row: Proc) -> tuple[ProcessKey, str, int]:

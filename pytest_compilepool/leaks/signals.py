@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar
 
-from pytest_compilepool.leaks.base import LeakChecker
+from pytest_compilepool.leaks.base import Change, LeakChecker
 from pytest_compilepool.records import Leak, Snapshot
+
+# Where handlers come from that are installed once and stay for the life of the process by design: torch's for
+# SIGCHLD, set by the first DataLoader with workers. It remembers having set it, and never would again.
+_LIFELONG = "torch."
 
 
 class SignalChecker(LeakChecker):
     """Python's handlers of all signals. key: the number; value: the handler, None where it is not Python's.
 
     A handler of pytest-timeout's counts as the default: it comes and goes with the test. Handlers can
-    be put back from the main thread only.
+    be put back from the main thread only. A handler of torch's is no leak: it stays for life, by design.
     """
 
     name: ClassVar[str] = "signals"
@@ -28,6 +32,11 @@ class SignalChecker(LeakChecker):
 
     def measure(self) -> Snapshot:
         return {number: _without_timeout(signal.getsignal(number)) for number in self._numbers}
+
+    def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
+        for key, old, new in super().judged(before, after):
+            if not str(getattr(new, "__module__", "")).startswith(_LIFELONG):
+                yield key, old, new
 
     def describe(self, key: Hashable, old: Any, new: Any) -> Leak:
         assert isinstance(key, int)

@@ -108,9 +108,11 @@ class CompilePool(PoolCore):
             pool.quiesce()
             called = time.monotonic() - began
             self._await(
-                lambda: all(job.done() for job in under_way)
-                and all(proctree.reaped(key) for key in leaving)
-                and not state.find_workers(pool),
+                lambda: (
+                    all(job.done() for job in under_way)
+                    and all(proctree.reaped(key) for key in leaving)
+                    and not state.find_workers(pool)
+                ),
                 began + timeout,
                 PoolTimeout,
                 f"quiesce: {len(leaving)} workers had {timeout:g} s to go",

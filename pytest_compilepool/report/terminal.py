@@ -28,6 +28,7 @@ class Summary:
     leaked: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     unused: dict[str, list[str]] = field(default_factory=dict)
     at_the_end: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what the report of a teardown carries; under xdist it comes from a worker."""
@@ -82,6 +83,8 @@ def write_summary(reporter: pytest.TerminalReporter, summary: Summary) -> None:
                 reporter.write_line(_indented(leak["text"]))
     for nodeid, entries in summary.unused.items():
         reporter.write_line(f"compilepool_leaks allows what did not leak: {nodeid}: {'; '.join(entries)}")
+    for text in summary.errors:
+        reporter.write_line(f"compilepool: {text}", yellow=True)
     for text in summary.at_the_end:
         reporter.write_line("left at the end of the session:", red=True)
         reporter.write_line(_indented(text))

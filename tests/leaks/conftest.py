@@ -31,7 +31,9 @@ class Account:
         self.before = census.measure([checker])
 
     def verdict(self, grace: float = 0.0) -> census.Verdict:
-        return census.compare([self.checker], self.before, grace)
+        verdict = census.compare([self.checker], self.before, grace)
+        assert not verdict.errors
+        return verdict
 
     def leaks(self) -> list[Leak]:
         """What is there now, without any grace."""
@@ -44,7 +46,7 @@ class Account:
         return leaks[0], self.checker.format(leaks[0])
 
     def restore(self) -> None:
-        census.restore([self.checker], self.leaks())
+        assert census.restore([self.checker], self.leaks()) == []
 
     def assert_clean(self, grace: float = GRACE) -> None:
         leaks = self.verdict(grace).leaks

@@ -36,9 +36,12 @@ def outer(tmp_path: Path) -> Path:
 
 
 class TestPlanted:
-    def test_folder_that_a_test_made(self, account: Any, checker: CacheChecker, temporary: Path) -> None:
+    def test_folder_that_a_test_made_and_named(
+        self, account: Any, checker: CacheChecker, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         own = account(checker)
         folder = Path(tempfile.mkdtemp(prefix="torchinductor_planted"))
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
         (folder / "ab").mkdir()
         (folder / "ab" / "kernel.py").write_text("pass")
         _, text = own.leak(folder.name)
@@ -47,17 +50,6 @@ class TestPlanted:
         own.restore()
         own.assert_clean(0.0)
         assert list(temporary.iterdir()) == []
-
-    def test_folder_that_the_environment_still_names(
-        self, account: Any, checker: CacheChecker, temporary: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        own = account(checker)
-        folder = temporary / "torchinductor_mine"
-        folder.mkdir()
-        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folder))
-        own.leak("torchinductor_mine")
-        own.restore()
-        own.assert_clean(0.0)
 
     def test_write_past_the_fresh_folders(self, account: Any, checker: CacheChecker, outer: Path) -> None:
         own = account(checker)
@@ -97,10 +89,16 @@ class TestPlanted:
         own.assert_clean(0.0)
 
     def test_link_is_removed_and_not_followed(
-        self, account: Any, checker: CacheChecker, temporary: Path, tmp_path: Path
+        self,
+        account: Any,
+        checker: CacheChecker,
+        temporary: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         own = account(checker)
         folder = temporary / "torchinductor_planted"
+        monkeypatch.setenv("TRITON_CACHE_DIR", str(folder))
         folder.mkdir()
         (tmp_path / "precious").mkdir()
         (tmp_path / "precious" / "file").touch()
@@ -112,6 +110,26 @@ class TestPlanted:
 
 
 class TestInnocent:
+    def test_folder_of_a_colleague(
+        self, account: Any, checker: CacheChecker, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Another process of the same user, started meanwhile: nothing in this one names its folder.
+        own = account(checker)
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(temporary / "torchinductor_other"))
+        (temporary / "torchinductor_colleague").mkdir()
+        assert own.leaks() == []
+
+    def test_normal_folder_that_no_variable_hides_any_more(
+        self, account: Any, checker: CacheChecker, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import getpass
+
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(temporary / "elsewhere"))
+        own = account(checker)
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        (temporary / f"torchinductor_{getpass.getuser()}").mkdir()
+        assert own.leaks() == []
+
     def test_folder_in_effect(self, account: Any, checker: CacheChecker, temporary: Path) -> None:
         # The first compile of a machine makes the normal, shared folder.
         import getpass
@@ -156,6 +174,7 @@ class TestInnocent:
         monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "2")
         own = account(CacheChecker())
         (temporary / "torchinductor_of_whom").mkdir()
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(temporary / "torchinductor_of_whom"))
         assert own.leaks() == []
 
     def test_single_xdist_worker_is_alone(
@@ -164,4 +183,5 @@ class TestInnocent:
         monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "1")
         own = account(CacheChecker())
         (temporary / "torchinductor_of_us").mkdir()
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(temporary / "torchinductor_of_us"))
         assert len(own.leaks()) == 1

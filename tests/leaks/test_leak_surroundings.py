@@ -173,6 +173,28 @@ class TestSignalsInnocent:
         assert own.leaks() == []
         signal.signal(signal.SIGALRM, old)
 
+    def test_handler_that_torch_installs_for_life(self, account: Any) -> None:
+        handling = pytest.importorskip("torch.utils.data._utils.signal_handling")
+        old = signal.getsignal(signal.SIGCHLD)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # As the first DataLoader with workers does, whether or not this process has had one.
+        was_set, handling._SIGCHLD_handler_set = handling._SIGCHLD_handler_set, False
+        try:
+            own = account(SignalChecker())
+            handling._set_SIGCHLD_handler()
+            installed = signal.getsignal(signal.SIGCHLD)
+            assert callable(installed)
+            assert own.leaks() == []
+            # Whoever takes it away does leave something behind.
+            own = account(SignalChecker())
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            own.leak("SIGCHLD")
+            own.restore()
+            assert signal.getsignal(signal.SIGCHLD) is installed
+        finally:
+            handling._SIGCHLD_handler_set = was_set
+            signal.signal(signal.SIGCHLD, old)
+
     def test_signal_mask_is_another_thing(self, account: Any) -> None:
         own = account(SignalChecker())
         old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})

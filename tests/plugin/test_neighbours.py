@@ -192,3 +192,76 @@ def test_a_session_within_a_session_gives_the_tag_back(inner):
         """
     )
     result.assert_outcomes(passed=2)
+
+
+BROKEN_CHECKER = """
+    from pytest_compilepool.leaks.base import LeakChecker
+
+    class Mine(LeakChecker):
+        name = "mine"
+
+        def measure(self):
+            raise RuntimeError("planted")
+
+    def pytest_compilepool_leak_checkers(config):
+        return [Mine()]
+
+    def pytest_compilepool_allowed_leak(item, leak):
+        raise RuntimeError("planted hook")
+"""
+
+
+def test_a_checker_and_a_hook_that_fail_switch_nothing_off(inner):
+    result = inner(
+        """
+        import os, pytest
+
+        @pytest.mark.compilepool()
+        def test_one():
+            os.environ["PLANTED"] = "1"
+
+        @pytest.mark.compilepool()
+        def test_two():
+            assert "PLANTED" not in os.environ
+        """,
+        conftest=BROKEN_CHECKER,
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*environ: PLANTED*"])
+    assert result.stdout.str().count("RuntimeError: planted hook") == 1
+    assert "mine" in result.stdout.str()
+
+
+@pytest.mark.parametrize("returned", ["'text'", "Mine()", "[Mine]", "[object()]"])
+def test_what_a_hook_gave_that_are_no_checkers(inner, returned):
+    result = inner(
+        "def test_one(): pass",
+        conftest=BROKEN_CHECKER.replace("return [Mine()]", f"return {returned}"),
+    )
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: hook pytest_compilepool_leak_checkers: *LeakChecker*"])
+
+
+def test_what_somebody_holds_is_reported_and_left_alone(inner):
+    """An executor and a log file that a session fixture makes when they are first used."""
+    result = inner(
+        """
+        import logging, pytest, subprocess
+
+        HELD = {}
+
+        @pytest.mark.compilepool()
+        def test_first():
+            HELD["server"] = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+            HELD["file"] = open("log.txt", "w")
+
+        @pytest.mark.compilepool()
+        def test_second():
+            assert HELD["server"].poll() is None
+            HELD["file"].write("still open")
+            HELD["file"].close()
+            HELD["server"].communicate()
+        """
+    )
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["*processes: cat*", "*fds: *log.txt*", "*1 leaked*"])
