@@ -17,6 +17,9 @@ SESSION: pytest.StashKey[Session] = pytest.StashKey()
 FAILED: pytest.StashKey[bool] = pytest.StashKey()
 """On an item: a phase of it has failed."""
 
+REFUSED: pytest.StashKey[str] = pytest.StashKey()
+"""On an item of an xdist worker: why it must not run, found at collection."""
+
 LEASED: pytest.StashKey[list[CompilePool]] = pytest.StashKey()
 """On an item: the pools that fixtures have handed to it."""
 

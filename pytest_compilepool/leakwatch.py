@@ -152,10 +152,11 @@ class LeakWatch:
         leaks = verdict.leaks
         self._told.update((leak.checker, leak.key) for leak in leaks)
         texts = [census.text_of(self.checker(leak.checker), leak) for leak in leaks]
-        if leaks:
+        if leaks and verdict.waited:
             texts.append(
                 f"(they had {verdict.waited:.2f} s to go away: compilepool_leak_grace = {verdict.grace:g})"
             )
+        if leaks:
             item.stash[LEAKS] = [
                 {"checker": leak.checker, "key": leak.key, "text": text}
                 for leak, text in zip(leaks, texts, strict=False)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -139,10 +139,9 @@ def call(item: pytest.Item, function: Callable[..., Any], mark: pytest.Mark) -> 
         raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.{function.__name__}: {text}") from None
 
 
-def validate(items: Iterable[pytest.Item], checkers: Collection[str]) -> None:
-    """Every marker of every test, at collection. Raises UsageError for the first that is wrong."""
-    for item in items:
-        if item.get_closest_marker("compilepool"):
-            pool_mark(item)
-        if item.get_closest_marker("compilepool_leaks"):
-            allowances(item, checkers)
+def validate(item: pytest.Item, checkers: Collection[str]) -> None:
+    """Every marker of one test, at collection. Raises UsageError for the first that is wrong."""
+    if item.get_closest_marker("compilepool"):
+        pool_mark(item)
+    if item.get_closest_marker("compilepool_leaks"):
+        allowances(item, checkers)

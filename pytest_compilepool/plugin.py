@@ -49,6 +49,11 @@ def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
     return (yield)
 
 
+@pytest.hookimpl(specname="pytest_runtest_setup", tryfirst=True)
+def pytest_runtest_setup_of_what_is_refused(item: pytest.Item) -> None:
+    Session.of(item.config).refuse(item)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, object, object]:
     return (yield from Session.of(request.config).fixture(fixturedef))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_compilepool import marks
-from pytest_compilepool.keys import FAILED, LEAKS, LEASED, SESSION, UNUSED
+from pytest_compilepool.keys import FAILED, LEAKS, LEASED, REFUSED, SESSION, UNUSED
 from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report.terminal import Summary
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
@@ -106,9 +106,17 @@ class Session:
         """Validate every marker, every checker of others, and what decides about pools. Raises UsageError."""
         allowing = any(item.get_closest_marker("compilepool_leaks") for item in items)
         offered = self.config.hook.pytest_compilepool_leak_checkers.get_hookimpls()
-        marks.validate(items, self.leaks.names if allowing or offered else frozenset())
-        if any(wants_pool(item) for item in items):
-            self.decide()
+        names = self.leaks.names if allowing or offered else frozenset()
+        for item in items:
+            try:
+                marks.validate(item, names)
+                if wants_pool(item):
+                    self.decide()
+            except pytest.UsageError as error:
+                # A worker of xdist has nobody to tell this before the tests run: its test says it.
+                if not hasattr(self.config, "workerinput"):
+                    raise
+                item.stash[REFUSED] = str(error)
 
     def decide(self) -> Decision:
         """How many processes a pool would have, torch not being looked at. Raises pytest.UsageError."""
@@ -142,6 +150,12 @@ class Session:
         else:
             # No pool can appear before torch does: until then there is nothing to measure.
             self._waiting = item
+
+    def refuse(self, item: pytest.Item) -> None:
+        """Fail a test that was found wrong at collection, in a worker of xdist."""
+        refused = item.stash.get(REFUSED, None)
+        if refused is not None:
+            pytest.fail(refused, pytrace=False)
 
     def fixture(self, fixturedef: Any) -> Generator[None, object, object]:
         """Around the setup of a fixture: what a wider scope makes is not one test's leak."""

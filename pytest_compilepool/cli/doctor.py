@@ -68,7 +68,7 @@ def _measure(decision: Decision, asked: str | None) -> tuple[dict[str, Any] | No
     if not decision.safe:
         return None, f"nothing to measure: {decision.unsafe_because}"
     if decision.processes < 2 and asked is not None:
-        return None, "nothing to measure: 1 process means no pool; allowed: --processes 2 or more"
+        return None, "nothing to measure: 1 process means no pool; it takes --processes 2 or more"
     try:
         # Where the policy says 1 because CPUs are few, the smallest pool there is gets measured.
         return measure_pool(max(2, decision.processes), decision.start_method), None
@@ -89,6 +89,8 @@ def as_text(findings: dict[str, Any], decision: Decision) -> list[str]:
         lines.append("")
     lines.append("How many processes a compile pool gets here")
     lines += [f"  {line}" for line in decision.explain()]
+    if decision.safe and decision.decided_by.name == "policy" and decision.processes < 2:
+        lines.append("  (a test that asks for a pool gets 2, the smallest pool there is)")
     if findings.get("measured"):
         lines += ["", "What it costs here (one run)"]
         lines += [f"  {name:<32}{_figure(name, value)}" for name, value in findings["measured"].items()]

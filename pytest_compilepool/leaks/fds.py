@@ -127,8 +127,23 @@ def stable_target(target: str) -> str:
     """A target without its number: `pipe:[123]` -> `pipe`, `anon_inode:[eventpoll]` -> `eventpoll`."""
     if match := re.fullmatch(r"anon_inode:\[?(.*?)\]?", target):
         return match[1]
-    match = re.fullmatch(r"(\w+):\[.*\]", target)
-    return match[1] if match else target.removesuffix(" (deleted)")
+    if match := re.fullmatch(r"(\w+):\[.*\]", target):
+        return match[1]
+    return _without_random_parts(target.removesuffix(" (deleted)"))
+
+
+def _without_random_parts(path: str) -> str:
+    """A path as a pattern that fits the next run, too: names of tempfile's and numbers of pytest's become `*`."""
+    parts = path.split("/")
+    changing = [re.sub(r"^tmp[a-z0-9_]{8}$|^(pytest-|popen-gw)\d+$", _starred, part) for part in parts]
+    if changing == parts:
+        return path
+    # Now it is read as a pattern: what is special in one must be meant as it stands.
+    return "/".join(part if part.endswith("*") else re.sub(r"([\[?])", r"[\1]", part) for part in changing)
+
+
+def _starred(match: re.Match[str]) -> str:
+    return f"{match[1] or 'tmp'}*"
 
 
 def _is_device(opened: Open) -> bool:
@@ -250,7 +265,7 @@ def _is_database(opened: Open) -> bool:
     """A file of a database that sqlite, if it is loaded, may have opened: the database, or its journal."""
     if "_sqlite3" not in sys.modules:
         return False
-    path = stable_target(opened.target)
+    path = opened.target.removesuffix(" (deleted)")
     for end in ("-journal", "-wal", "-shm"):
         path = path.removesuffix(end)
     try:

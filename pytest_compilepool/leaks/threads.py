@@ -143,7 +143,7 @@ def _runs(thread: threading.Thread) -> str:
     """Which function it was started with, and where it is now."""
     frames = [frame for frame in _frames(thread) if frame.f_code.co_filename != threading.__file__]
     if not frames:
-        return "unknown (it has no Python frame of its own yet)"
+        return "unknown (what it runs is no Python function)"
     target = f"it runs {_place(frames[-1])}"
     return target if len(frames) == 1 else f"{target}, now in {_place(frames[0])}"
 

@@ -60,6 +60,7 @@ class PoolRegister:
 
     def before(self, kind: str, creator: Creator) -> None:
         """A pool is about to be made."""
+        __tracebackhide__ = True
         if self._message is not None:
             text = f"{self._message} (kind: {kind}; started at {creator.where})"
             self.blocked.append(text)

@@ -94,6 +94,7 @@ class CreationWatch:
 
         @functools.wraps(original)
         def __init__(pool: Any, *args: Any, **kwargs: Any) -> None:
+            __tracebackhide__ = True
             creator = find_creator()
             listener.before(kind, creator)
             original(pool, *args, **kwargs)

@@ -171,3 +171,26 @@ def refused(result: pytest.RunResult, words: list[str]) -> None:
         assert word in line, f"{word!r} is not in {line!r}"
     assert "Traceback" not in text
     assert "INTERNALERROR" not in text
+
+
+def test_a_marker_that_is_not_allowed_under_xdist(inner):
+    """Its workers cannot end the run at collection: the test says it."""
+    result = inner(
+        """
+        import pytest
+
+        @pytest.mark.compilepool(processes=0)
+        def test_one(): pass
+
+        def test_two(): pass
+        """,
+        "-p",
+        "xdist",
+        "-n",
+        "2",
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*test_one: @pytest.mark.compilepool: * 0 is not a number of compile processes*"]
+    )
+    result.stdout.no_fnmatch_line("*INTERNALERROR*")
