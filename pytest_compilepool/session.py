@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,7 +270,7 @@ class Session:
 
             # A session within a session (pytester in this process) finds the outer one's, and gives it back.
             self._tag_before = os.environ.get(TAG)
-            self._tag = self.leaks.owned.tag = f"{os.getpid()}-{uuid.uuid4().hex}"
+            self._tag = self.leaks.owned.tag = f"{os.getpid()}-{os.urandom(16).hex()}"
             os.environ[TAG] = self._tag
 
     def _untag(self) -> None:

@@ -276,8 +276,9 @@ def test_two_hundred_tests_leave_nothing(inner):
             def pytest_runtestloop(session):
                 session.config.before_first = count()
 
-            @pytest.hookimpl(trylast=True)
+            @pytest.hookimpl(wrapper=True, tryfirst=True)
             def pytest_sessionfinish(session):
+                yield
                 counts = [session.config.before_first, count()]
                 with open("counts.json", "w") as file:
                     json.dump(counts, file)
