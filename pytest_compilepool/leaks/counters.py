@@ -12,7 +12,7 @@ from pytest_compilepool.records import Leak, Snapshot
 
 
 class CounterChecker(LeakChecker):
-    """`torch._dynamo`'s counters. key: `aot_autograd.autograd_cache_hit`; value: the number.
+    """Dynamo's counters. key: `aot_autograd.autograd_cache_hit`; value: the number.
 
     Counters grow with every compile: that is no leak, and they are set back in silence, so that the next
     test counts from where this one did. A counter that is lower than before or gone has been cleared by the

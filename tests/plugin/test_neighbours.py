@@ -152,25 +152,25 @@ def test_what_is_allowed_is_not_told_at_the_end_either(inner):
 
 
 def test_what_nobody_answers_for_fails_the_session(inner):
-    """A session fixture that never ends its process: no test's leak, and yet left behind."""
+    """Started after the last test was judged: no test's leak, and yet left behind."""
     result = inner(
         """
-        import pytest, subprocess
-
-        @pytest.fixture(scope="session")
-        def forgetful():
-            subprocess.Popen(["sleep", "600"])
+        import pytest
 
         @pytest.mark.compilepool()
         def test_one(): pass
-
-        @pytest.mark.compilepool()
-        def test_two(forgetful): pass
         """,
         "--compilepool-leaks=fail",
+        conftest="""
+            import subprocess
+
+            def pytest_sessionfinish(session):
+                subprocess.Popen(["sleep", "600"])
+        """,
     )
+    result.assert_outcomes(passed=1)
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["*processes: sleep*"])
+    result.stdout.fnmatch_lines(["*left at the end of the session:*", "*processes: sleep*"])
 
 
 def test_a_session_within_a_session_gives_the_tag_back(inner):
