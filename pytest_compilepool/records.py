@@ -76,6 +76,29 @@ class Jobs:
 
 
 @dataclass(frozen=True)
+class JobRecord:
+    """One job of a pool, as far as it has got.
+
+    number: counts the jobs of one pool, from 1; function: its name; kernel, source: name of the Triton
+    kernel that it compiles and a key of its source, or empty texts; submitted: `time.monotonic()`, seconds;
+    worker: pid of the process that took it up, None while nobody has (or could not say so); began, ended: when,
+    on the clock of `submitted`, None for what has not happened; outcome: pending, done, failed or cancelled;
+    error: what it failed with, class and text, or an empty text.
+    """
+
+    number: int
+    function: str
+    kernel: str
+    source: str
+    submitted: float
+    worker: int | None = None
+    began: float | None = None
+    ended: float | None = None
+    outcome: str = "pending"
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Event:
     """One line of a pool's timeline.
 

@@ -15,7 +15,7 @@ from pytest_compilepool.pool import closing, state
 from pytest_compilepool.pool.errors import PoolClosed, PoolUnsupported, SidecarDied, describe_exit
 from pytest_compilepool.pool.joblog import JobLog, Timeline
 from pytest_compilepool.pool.watcher import DeathWatch
-from pytest_compilepool.records import Event, Jobs, PoolState, PoolStatus, ProcessKey
+from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolStatus, ProcessKey
 from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools
 from pytest_compilepool.torch_compat.timers import make_timer_prompt
 
@@ -89,6 +89,17 @@ class PoolCore:
         """Jobs since `warm()` or the last lease, however they were submitted; torch's ready probe is not one."""
         self._follow()
         return self._jobs.counts()
+
+    @property
+    def job_records(self) -> list[JobRecord]:
+        """The same jobs one by one: what each was, when, and the pid of the worker that did it."""
+        self._follow()
+        return self._jobs.records()
+
+    @property
+    def pending_records(self) -> list[JobRecord]:
+        """Those without a result. Unlike the other looks it changes nothing, even if torch made another pool."""
+        return self._jobs.pending()
 
     @property
     def timeline(self) -> list[Event]:
@@ -170,7 +181,7 @@ class PoolCore:
     @property
     def owned_fds(self) -> set[int]:
         """File descriptors of this process that serve this pool."""
-        own = set() if self._watch is None else self._watch.fds
+        own = self._jobs.fds | (set() if self._watch is None else self._watch.fds)
         return own if self._pool is None else own | pools.pool_fds(self._pool)
 
     @property

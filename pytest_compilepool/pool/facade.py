@@ -166,6 +166,7 @@ class CompilePool(PoolCore):
             outcomes = [closing.close_torch_pool(pool, limit) for pool in (self._pool, *self._former)]
             self._former.clear()
             self._give_back()
+            self._jobs.close()
             outcome = outcomes[0]
             note(outcome.how + (f" ({outcome.error})" if outcome.error else ""))
         return outcome

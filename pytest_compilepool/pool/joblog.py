@@ -8,9 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
-from pytest_compilepool.records import Event, Jobs
+from pytest_compilepool.pool.witness import Entry, Ledger, Witnessed
+from pytest_compilepool.records import Event, JobRecord, Jobs
+from pytest_compilepool.torch_compat.pools import kernel_of_job
+
+_ERROR = 4000  # characters of an error that are kept: a worker's whole traceback, as a rule
 
 
 class Timeline:
@@ -59,16 +64,18 @@ class Timeline:
 
 
 class JobLog:
-    """Counts the jobs that go through a pool, whoever submits them, torch itself included."""
+    """Counts the jobs that go through a pool and says who did each, whoever submits them, torch itself included."""
 
     PROBE = "_get_ready"  # torch's own question whether the pool is ready; not a job of anybody's
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._lock = threading.Lock()
-        self._generation = 0
+        self._first = 1
+        self._records: dict[int, JobRecord] = {}
         self._counts = Jobs()
         self._news = Jobs()
+        self._ledger: Ledger | None = None
 
     def take_news(self) -> Jobs:
         """What came since the last call, whether or not `clear()` came in between."""
@@ -81,42 +88,92 @@ class JobLog:
         with self._lock:
             return self._counts
 
+    def records(self) -> list[JobRecord]:
+        """Every job since `clear()`, in the order of submission, with the worker that took it up."""
+        with self._lock:
+            entries = {} if self._ledger is None else self._ledger.entries()
+            return [_joined(record, entries.get(number)) for number, record in self._records.items()]
+
+    def pending(self) -> list[JobRecord]:
+        """Those of them that have no result yet."""
+        with self._lock:
+            entries = {} if self._ledger is None else self._ledger.entries()
+            waiting = [record for record in self._records.values() if record.outcome == "pending"]
+            return [_joined(record, entries.get(record.number)) for record in waiting]
+
+    @property
+    def fds(self) -> set[int]:
+        """Descriptors of this process that the log holds."""
+        return set() if self._ledger is None else self._ledger.fds
+
     def clear(self) -> None:
         """Count from zero; jobs that are still out are no longer counted when they end."""
         with self._lock:
-            self._generation += 1
+            self._first += len(self._records)
+            self._records.clear()
             self._counts = Jobs()
+
+    def close(self) -> None:
+        """No job can come any more: let go of what the workers wrote to. The records stay."""
+        with self._lock:
+            if self._ledger is not None:
+                self._ledger.close()
 
     def attach(self, pool: Any) -> None:
         """Put the counter before `pool.submit`, on this one object; the class stays as it is."""
         submit = pool.submit
+        with self._lock:
+            if self._ledger is None or not self._ledger.fds:
+                self._ledger = Ledger()
+            path = self._ledger.path
 
         def counted(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
-            if getattr(fn, "__name__", "") == self.PROBE:
+            name = _name(fn)
+            if name == self.PROBE:
                 return submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
-            generation = self._add(submitted=1)
+            number = self._begin(name, *kernel_of_job(args))
             try:
-                future: Future[Any] = submit(fn, *args, **kwargs)
-            except BaseException:
-                self._add(generation, failed=1)
+                future: Future[Any] = submit(Witnessed(fn, path, number), *args, **kwargs)
+            except BaseException as error:
+                self._end(number, "failed", error)
                 raise
-            future.add_done_callback(lambda done: self._ended(done, generation))
+            future.add_done_callback(lambda done: self._ended(done, number))
             return future
 
         pool.submit = counted
 
-    def _ended(self, future: Future[Any], generation: int) -> None:
-        if future.cancelled():
-            self._add(generation, cancelled=1)
-        elif future.exception() is not None:
-            self._add(generation, failed=1)
-        else:
-            self._add(generation, done=1)
+    def _begin(self, function: str, kernel: str, source: str) -> int:
+        with self._lock:
+            number = self._first + len(self._records)
+            self._records[number] = JobRecord(number, function, kernel, source, time.monotonic())
+            self._news += Jobs(submitted=1)
+            self._counts += Jobs(submitted=1)
+            return number
 
-    def _add(self, generation: int | None = None, **more: int) -> int:
-        added = Jobs(**more)
+    def _ended(self, future: Future[Any], number: int) -> None:
+        if future.cancelled():
+            self._end(number, "cancelled")
+        else:
+            error = future.exception()
+            self._end(number, "done" if error is None else "failed", error)
+
+    def _end(self, number: int, outcome: str, error: BaseException | None = None) -> None:
+        added = Jobs(**{outcome: 1})
         with self._lock:
             self._news += added
-            if generation is None or generation == self._generation:
+            record = self._records.get(number)
+            if record is not None:  # else it belongs to a test that is over
                 self._counts += added
-            return self._generation
+                text = "" if error is None else f"{type(error).__name__}: {error}"[:_ERROR]
+                self._records[number] = replace(record, outcome=outcome, error=text)
+
+
+def _name(fn: Any) -> str:
+    named = getattr(fn, "func", fn)  # of a functools.partial
+    return str(getattr(named, "__name__", type(named).__name__))
+
+
+def _joined(record: JobRecord, entry: Entry | None) -> JobRecord:
+    if entry is None:
+        return record
+    return replace(record, worker=entry.worker, began=entry.began, ended=entry.ended)

@@ -18,6 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_compilepool.torch_compat.kernels import source_key
 from pytest_compilepool.torch_compat.probe import inductor
 from pytest_compilepool.torch_compat.settings import get_config, set_config
 
@@ -215,6 +216,18 @@ def pending_jobs(pool: Any) -> dict[int, Future[Any]]:
         return dict(list(pool.pending_futures.items()))
     work = getattr(pool, "_pending_work_items", None) or {}
     return {number: item.future for number, item in list(work.items())}
+
+
+def kernel_of_job(args: tuple[Any, ...]) -> tuple[str, str]:
+    """Name and `source_key` of the Triton kernel that a job of torch's compiles; empty texts for any other job.
+
+    args: of the job. torch sends `partial(_load_triton_kernel_from_source, name, source)` (2.8 to 2.15).
+    """
+    load = args[0] if args else None
+    function, given = getattr(load, "func", None), list(getattr(load, "args", ()))
+    if getattr(function, "__name__", "") != "_load_triton_kernel_from_source" or len(given) < 2:
+        return "", ""
+    return str(given[0]), source_key(str(given[1]))
 
 
 def fail_pending(pool: Any, error: BaseException) -> int:

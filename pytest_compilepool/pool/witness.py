@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who did which job: a worker writes down that it takes one up and that it is through, where the parent can read it.
+
+The job itself, its result and its errors go the way that torch sends them, untouched: what is under test is
+torch's pool, not ours. What is written does not go through the pool either, so a job that is lost with its
+worker has still said where it ran.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+# number of the job, pid, what (0 began, 1 ended), time.monotonic(): on Linux one clock for all processes.
+_LINE = struct.Struct("=qqqd")
+_BEGAN, _ENDED = 0, 1
+
+
+class Witnessed:
+    """A job that says who does it. Pickles by the names of this class and of the job's function.
+
+    fn: the job; path: where to write, see `Ledger`; number: of the job, in that ledger.
+    """
+
+    def __init__(self, fn: Callable[..., Any], path: str, number: int) -> None:
+        self.fn = fn
+        self.path = path
+        self.number = number
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._write(_BEGAN)
+        try:
+            return self.fn(*args, **kwargs)
+        finally:
+            self._write(_ENDED)
+
+    def _write(self, what: int) -> None:
+        # Opened each time: nothing of ours stays open in a worker. A line is written at once or not at all.
+        try:
+            fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | getattr(os, "O_CLOEXEC", 0))
+        except OSError:
+            return  # the parent has ended, and nobody will read it
+        try:
+            os.write(fd, _LINE.pack(self.number, os.getpid(), what, time.monotonic()))
+        except OSError:
+            pass
+        finally:
+            os.close(fd)
+
+
+class Entry:
+    """What the ledger says of one job: who took it up and when, seconds of `time.monotonic()`."""
+
+    __slots__ = ("began", "ended", "worker")
+
+    def __init__(self) -> None:
+        self.worker: int | None = None
+        self.began: float | None = None
+        self.ended: float | None = None
+
+
+class Ledger:
+    """Where workers write: memory of this process that other processes of the same user can append to.
+
+    Where the kernel offers that (Linux), nothing is left of it however this process ends; elsewhere it is
+    a file of the user's own in the temporary folder, removed by `close()`.
+    """
+
+    def __init__(self) -> None:
+        self._file: str | None = None
+        if hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd"):
+            self._fd = os.memfd_create("compilepool-jobs")
+            self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
+        else:
+            self._fd, self._file = tempfile.mkstemp(prefix="compilepool-jobs-")
+            self.path = self._file
+        self._read = 0
+        self._entries: dict[int, Entry] = {}
+
+    @property
+    def fds(self) -> set[int]:
+        """Its descriptor in this process, while it is open."""
+        return set() if self._fd < 0 else {self._fd}
+
+    def entries(self) -> dict[int, Entry]:
+        """What was written so far, by the number of the job. After `close()`, what had been read before."""
+        while self._fd >= 0:
+            block = os.pread(self._fd, 1024 * _LINE.size, self._read)
+            whole = len(block) // _LINE.size * _LINE.size
+            if not whole:
+                break
+            self._read += whole
+            for number, pid, what, at in _LINE.iter_unpack(block[:whole]):
+                entry = self._entries.setdefault(number, Entry())
+                if what == _BEGAN:
+                    # A second beginning: the pool was rebuilt and somebody else has taken the job up.
+                    entry.worker, entry.began, entry.ended = pid, at, None
+                else:
+                    entry.ended = at
+        return self._entries
+
+    def close(self) -> None:
+        """Read the rest, and let go of it. May be called twice."""
+        if self._fd < 0:
+            return
+        self.entries()
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+        if self._file is not None:
+            os.unlink(self._file)
