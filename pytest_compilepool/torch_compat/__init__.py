@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pytest_compilepool.torch_compat.compiles import CompileWatch, TritonCompile
     from pytest_compilepool.torch_compat.creation import CreationWatch, Creator
     from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version
     from pytest_compilepool.torch_compat.pools import PoolRef, live_pools, memoised_pool
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_compilepool.torch_compat.timers import timer_thread_is_ending
 
 _ROOMS = {
+    "compiles": ("CompileWatch", "TritonCompile"),
     "creation": ("CreationWatch", "Creator"),
     "installed": ("inductor_loaded", "installed_version"),
     "pools": ("PoolRef", "live_pools", "memoised_pool"),
@@ -48,10 +50,12 @@ _ROOMS = {
 
 __all__ = [
     "Capabilities",
+    "CompileWatch",
     "CreationWatch",
     "Creator",
     "PoolRef",
     "TorchUnavailable",
+    "TritonCompile",
     "cache_roots",
     "capabilities",
     "clear_memory_caches",

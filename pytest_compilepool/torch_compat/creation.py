@@ -9,14 +9,14 @@ right after they are imported. `CreationWatch.stop()` takes all of it off again.
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.machinery
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
+
+from pytest_compilepool.torch_compat.afterimport import AfterImport
 
 _HERE = __name__.rpartition(".")[0]
 
@@ -56,7 +56,7 @@ class CreationWatch:
     def __init__(self, listener: _Listener) -> None:
         self._listener = listener
         self._undo: list[Callable[[], None]] = []
-        self._finder: _AfterImport | None = None
+        self._finder: AfterImport | None = None
 
     def start(self) -> None:
         """Begin. Modules that are loaded are wrapped now, the others when they are imported."""
@@ -67,7 +67,7 @@ class CreationWatch:
             else:
                 missing[name] = functools.partial(self._imported, classes=classes)
         if missing:
-            self._finder = _AfterImport(missing)
+            self._finder = AfterImport(missing)
             sys.meta_path.insert(0, self._finder)
 
     def stop(self) -> None:
@@ -127,39 +127,3 @@ def find_creator() -> Creator:
             break
         frame = frame.f_back
     return Creator(where, "".join(traceback.format_list(stack)))
-
-
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls back once after one of the wanted modules has been executed; finds nothing by itself."""
-
-    def __init__(self, wanted: dict[str, Callable[[ModuleType], None]]) -> None:
-        self._wanted = wanted
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        callback = self._wanted.get(fullname)
-        if callback is None:
-            return None
-        for finder in sys.meta_path:
-            if finder is self:
-                continue
-            spec = finder.find_spec(fullname, path, target)
-            if spec is not None:
-                break
-        else:
-            return None
-        loader: Any = spec.loader
-        execute = getattr(loader, "exec_module", None)
-        if execute is None:
-            return spec
-
-        def exec_module(module: ModuleType) -> None:
-            # The loader is this spec's own: put it back before anything can look at it again.
-            del loader.exec_module
-            execute(module)
-            if self._wanted.pop(fullname, None) is not None:
-                callback(module)
-
-        loader.exec_module = exec_module
-        return spec
