@@ -1,0 +1,505 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A GPU that is not there: everything that must be stubbed so that Inductor generates and Triton compiles for it.
+
+Nothing is ever launched: kernels come down to PTX and binary, launchers are not made, and the wrapper code
+that Inductor generates runs dry, on fake tensors. This file holds every stub there is; `OfflineGpu.undo()`
+takes all of them off again. Written against torch 2.8 to 2.15; what one of them does not have is passed over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import os
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pytest_compilepool.targets import TARGETS, Target
+
+_MISSING = object()
+
+# c10's table of device guards, one pointer for each kind of device (c10/core/DeviceType.h).
+_GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
+_CUDA, _META = 1, 14
+
+_HIP = "6.4.0"
+
+
+class NothingIsLaunched(RuntimeError):
+    """Something wanted to run on the GPU that is not there."""
+
+
+class OfflineUnsupported(RuntimeError):
+    """This torch, or the lack of a Triton, makes it impossible. Its text is a sentence."""
+
+
+def unsupported() -> str | None:
+    """Why nothing can be compiled here for a GPU that is not there, in a sentence; None where it can.
+
+    Imports torch. Up to 2.9 Dynamo refuses inputs without data that belong to a mode of somebody else's.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    import torch
+    from torch._guards import detect_fake_mode
+
+    code = getattr(detect_fake_mode, "__code__", None)
+    if code is not None and "tracing context" in code.co_consts:
+        return f"Dynamo of torch {torch.__version__} takes no tensors without data (later ones do)"
+    return None
+
+
+class Stubs:
+    """Attributes that were replaced, so that each can be put back as it was."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def set(self, owner: Any, name: str, value: Any, *, only_if_there: bool = False) -> None:
+        """Replace an attribute; a class's is put back as the very object (static or class method) that it was."""
+        before = (
+            owner.__dict__.get(name, _MISSING) if isinstance(owner, type) else getattr(owner, name, _MISSING)
+        )
+        if before is _MISSING and only_if_there:
+            return
+        setattr(owner, name, value)
+        self._undo.append(lambda: _put_back(owner, name, before))
+
+    def item(self, mapping: Any, key: Any, value: Any) -> None:
+        """Replace an entry of a dict."""
+        before = mapping.get(key, _MISSING)
+        mapping[key] = value
+
+        def undo() -> None:
+            if before is _MISSING:
+                mapping.pop(key, None)
+            else:
+                mapping[key] = before
+
+        self._undo.append(undo)
+
+    def later(self, undo: Callable[[], None]) -> None:
+        """Something else to be undone."""
+        self._undo.append(undo)
+
+    def undo(self) -> None:
+        """Put everything back, the last first."""
+        while self._undo:
+            self._undo.pop()()
+
+
+def _put_back(owner: Any, name: str, before: Any) -> None:
+    if before is _MISSING:
+        with contextlib.suppress(AttributeError):
+            delattr(owner, name)
+    else:
+        setattr(owner, name, before)
+
+
+class OfflineGpu:
+    """The stubs for one target, from `install()` to `undo()`.
+
+    launches: names of the kernels that the generated code would have launched, in order.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.launches: list[str] = []
+        self._stubs = Stubs()
+        self._installed = False
+
+    def install(self) -> None:
+        """Put the stubs on. Imports torch's Inductor and triton. Raises OfflineUnsupported."""
+        if self._installed:
+            return
+        why = unsupported()
+        if why is not None:
+            raise OfflineUnsupported(f"target {self.target.name}: {why}")
+        self._installed = True
+        try:
+            # Inductor's modules look at torch.cuda while they are imported: with the real one.
+            from torch._dynamo import device_interface
+            from torch._inductor import async_compile, scheduler, select_algorithm
+            from torch._inductor.fx_passes import joint_graph
+            from torch._inductor.runtime import triton_helpers, triton_heuristics
+
+            self._torch_cuda(device_interface)
+            self._device_guard()
+            self._triton_driver(triton_helpers)
+            self._heuristics(triton_heuristics)
+            self._examples(joint_graph)
+            self._algorithms(select_algorithm, scheduler)
+            self._workers(async_compile)
+            _forget_what_was_asked()
+        except BaseException:
+            self.undo()
+            raise
+
+    def undo(self) -> None:
+        """Take them off. May be called twice."""
+        if self._installed:
+            self._installed = False
+            self._stubs.undo()
+            _forget_what_was_asked()
+
+    @contextlib.contextmanager
+    def tensors(self) -> Iterator[Any]:
+        """The mode in which tensors on this GPU can be made: they have shape, type and device, and no data.
+
+        Without gradients: torch's autograd engine, which traces a backward graph, wants a device (2.13).
+        """
+        import torch
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        with torch.no_grad(), warnings.catch_warnings():
+            # The generated code asks whether inputs are aligned, by their addresses; it is no bug of the test's.
+            warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
+            with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+                yield mode
+
+    # -- what torch asks of the GPU ------------------------------------------------------------------
+
+    def _torch_cuda(self, device_interface: Any) -> None:
+        import torch
+
+        target, stubs = self.target, self._stubs
+        properties = _properties(target)
+        capability = target.capability
+        answers: dict[str, Any] = {
+            "is_available": lambda: True,
+            "is_initialized": lambda: True,
+            "device_count": lambda: 1,
+            "current_device": lambda: 0,
+            "set_device": lambda device: None,
+            "get_device_properties": lambda device=None: properties,
+            "get_device_capability": lambda device=None: capability,
+            "get_device_name": lambda device=None: properties.name,
+            "get_arch_list": lambda: [f"sm_{target.arch}"],
+            "is_bf16_supported": lambda including_emulation=True: True,
+            "is_tf32_supported": lambda: True,
+            "init": lambda: None,
+            "_lazy_init": lambda: None,
+            "memory_allocated": lambda device=None: 0,
+            "_exchange_device": lambda device: 0,
+            "_maybe_exchange_device": lambda device: 0,
+            "get_rng_state": lambda device="cuda": torch.zeros(16, dtype=torch.uint8),
+            "set_rng_state": lambda new_state, device="cuda": None,
+            "manual_seed": lambda seed: None,
+            "manual_seed_all": lambda seed: None,
+            "synchronize": self._refuse("torch.cuda.synchronize()"),
+            "_DeviceGuard": _NoGuard,
+            "is_current_stream_capturing": lambda: False,
+        }
+        for name, answer in answers.items():
+            stubs.set(torch.cuda, name, answer)
+        if target.backend == "hip":
+            stubs.set(torch.version, "hip", _HIP)
+            stubs.set(torch.version, "cuda", None)
+        elif torch.version.hip is not None:
+            stubs.set(torch.version, "hip", None)
+        # A CPU build of torch has none of these.
+        for name, answer in {
+            "_cuda_getDevice": lambda: 0,
+            "_cuda_getDeviceCount": lambda: 1,
+            "_cuda_isInBadFork": lambda: False,
+            "_cuda_getCurrentRawStream": _no_stream,
+        }.items():
+            stubs.set(torch._C, name, answer)
+        # A build with CUDA makes a real tensor before the first fake one.
+        fake_tensor = sys.modules.get("torch._subclasses.fake_tensor")
+        for name in ("init_gpu_context", "init_cuda_context"):
+            stubs.set(fake_tensor, name, _told_nothing, only_if_there=True)
+        # Dynamo of 2.15 asks for the current stream before it runs what it compiled.
+        for owner in (
+            torch._C._dynamo.utils,
+            sys.modules.get("torch._dynamo.utils"),
+            sys.modules.get("torch._dynamo.guards"),
+        ):
+            stubs.set(owner, "get_current_stream", _stream, only_if_there=True)
+        stubs.set(torch._C, "_accelerator_getStream", _stream, only_if_there=True)
+        stubs.set(torch._C, "_accelerator_setStream", _told_nothing, only_if_there=True)
+        guards = torch._C._dynamo.guards
+        stubs.set(guards, "_empty_strided_cuda", _empty_strided)
+        stubs.set(guards, "_reinterpret_tensor", _reinterpreted, only_if_there=True)
+        self._interface(device_interface, properties, answers)
+
+    def _interface(self, device_interface: Any, properties: Any, answers: dict[str, Any]) -> None:
+        stubs, interface = self._stubs, device_interface.CudaInterface
+        for name in (
+            "current_device",
+            "set_device",
+            "device_count",
+            "get_device_properties",
+            "memory_allocated",
+            "is_bf16_supported",
+            "synchronize",
+        ):
+            stubs.set(interface, name, staticmethod(answers[name]))
+        for name in ("exchange_device", "maybe_exchange_device"):
+            stubs.set(interface, name, staticmethod(lambda device: 0))
+        stubs.set(interface, "get_raw_stream", staticmethod(lambda device: 0))
+        stubs.set(interface, "is_available", staticmethod(lambda: True))
+        arch = self.target.arch
+        compute = properties.gcnArchName if self.target.backend == "hip" else arch
+        stubs.set(interface, "get_compute_capability", staticmethod(lambda device=None: compute))
+        stubs.item(device_interface.caching_worker_device_properties, "cuda", [properties])
+        stubs.item(device_interface.caching_worker_current_devices, "cuda", 0)
+
+    def _device_guard(self) -> None:
+        """What C++ asks before it touches a tensor on a device; a CPU build has nobody to ask for CUDA.
+
+        The guard of meta tensors, which have no device either, answers instead. A build with CUDA has one,
+        which would look for a driver.
+        """
+        import torch
+
+        library = os.path.join(os.path.dirname(torch.__file__), "lib", "libc10.so")
+        table = (ctypes.c_void_p * (_META + 1)).in_dll(ctypes.CDLL(library), _GUARDS)
+        before = table[_CUDA]
+        table[_CUDA] = table[_META]
+
+        def undo() -> None:
+            table[_CUDA] = before
+
+        self._stubs.later(undo)
+
+    # -- what Triton asks ----------------------------------------------------------------------------
+
+    def _triton_driver(self, triton_helpers: Any) -> None:
+        from triton.runtime.driver import driver as holder
+
+        name = "_active" if hasattr(holder, "_active") else "active"
+        made = _driver(self.target, self._refuse("a kernel launch"))
+        self._stubs.set(holder, name, made)
+        self._stubs.set(triton_helpers, "set_driver_to_gpu", lambda: None)
+
+    def _heuristics(self, triton_heuristics: Any) -> None:
+        """Compile, and load nothing: there is nothing to load it into."""
+        stubs, launches = self._stubs, self.launches
+        autotuner = triton_heuristics.CachingAutotuner
+
+        def run(autotuner: Any, *args: Any, **kwargs: Any) -> None:
+            launches.append(str(autotuner.inductor_meta.get("kernel_name") or autotuner.fn.__name__))
+
+        stubs.set(autotuner, "_make_launchers", lambda autotuner: None)
+        stubs.set(autotuner, "_dynamic_scale_rblock", lambda autotuner: None, only_if_there=True)
+        stubs.set(autotuner, "run", run)
+        stubs.set(autotuner, "bench", self._refuse("a benchmark of a kernel"))
+
+    def _examples(self, joint_graph: Any) -> None:
+        """Patterns are traced on example tensors, which are real ones even among fake ones: on the CPU then."""
+        import torch
+
+        original = joint_graph.lazy_init
+
+        def lazy_init(*args: Any, **kwargs: Any) -> Any:
+            return original(torch.device("cpu")) if args or kwargs else original()
+
+        self._stubs.set(joint_graph, "lazy_init", lazy_init)
+
+    def _algorithms(self, select_algorithm: Any, scheduler: Any) -> None:
+        """Templates are chosen by a benchmark: without one, the first template is, each time."""
+
+        def benchmark(cache: Any, choices: Any, *args: Any, **kwargs: Any) -> dict[Any, float]:
+            extern = getattr(select_algorithm, "ExternKernelCaller", ())
+            order = sorted(choices, key=lambda choice: isinstance(choice, extern))
+            return {choice: 1.0 + place / 100 for place, choice in enumerate(order)}
+
+        cache = select_algorithm.AlgorithmSelectorCache
+        self._stubs.set(cache, "benchmark", benchmark, only_if_there=True)
+        # Whether a template takes along what follows it is decided by a benchmark, too: it does.
+        owner = scheduler.Scheduler
+        self._stubs.set(
+            owner, "benchmark_fused_nodes", functools.partial(_told, (1.0, "")), only_if_there=True
+        )
+        self._stubs.set(owner, "benchmark_codegened_module", _compiled_candidate, only_if_there=True)
+
+    def _workers(self, async_compile: Any) -> None:
+        """A worker knows nothing of this process's stubs: the job that is sent puts on those that it needs."""
+        if hasattr(async_compile, "_worker_compile_triton"):
+            job = functools.partial(worker_compile_triton, self.target.name)
+            self._stubs.set(async_compile, "_worker_compile_triton", job)
+
+    def _refuse(self, what: str) -> Callable[..., Any]:
+        text = (
+            f"{what}: kernels are compiled for {self.target.name} ({self.target.model}), which is not in "
+            "this machine; nothing can be launched on it"
+        )
+
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            raise NothingIsLaunched(text)
+
+        return refuse
+
+
+def worker_compile_triton(target: str, *args: Any, **kwargs: Any) -> Any:
+    """torch's job of that name, in a worker that is to compile for a GPU which is not there.
+
+    Triton takes the target from the kernel's source, but up to torch 2.13 a driver is looked for all the same;
+    and the heuristics ask `torch.cuda.is_available()` and `torch.version.hip` rather than the source (seen in
+    2.13: a softmax got one warp in the parent and four in the worker).
+    """
+    import torch
+    from torch._inductor.runtime import triton_helpers
+    from torch._inductor.runtime.compile_tasks import _worker_compile_triton
+
+    triton_helpers.set_driver_to_gpu = _nothing
+    torch.cuda.is_available = _yes
+    if not hasattr(torch._C, "_cuda_getCurrentRawStream"):
+        # A candidate that is to be benchmarked imports it; a CPU build of torch has none.
+        torch._C._cuda_getCurrentRawStream = _no_stream
+    if TARGETS[target].backend == "hip":
+        torch.version.hip, torch.version.cuda = _HIP, None
+    return _worker_compile_triton(*args, **kwargs)
+
+
+def _nothing() -> None:
+    """Stands in for a function that has nothing to do here."""
+
+
+def _told(answer: Any, *args: Any, **kwargs: Any) -> Any:
+    """Gives the same answer to every question."""
+    return answer
+
+
+def _stream(device: Any = None) -> Any:
+    """The default stream of the GPU that is not there."""
+    import torch
+
+    return torch.Stream(stream_id=0, device_index=0, device_type=_CUDA)
+
+
+def _told_nothing(*args: Any, **kwargs: Any) -> None:
+    """Stands in for a function that sets something."""
+
+
+def _no_stream(device: int) -> int:
+    """Stands in for the question which stream is the current one."""
+    return 0
+
+
+def _compiled_candidate(scheduler: Any, module: Any, *args: Any, **kwargs: Any) -> tuple[float, str]:
+    """Stands in for the benchmark of a candidate: it is compiled, as it would be for that, and it is fast."""
+    module.triton_.precompile()
+    return 0.5, ""
+
+
+def _yes() -> bool:
+    """Stands in for a question whether there is a GPU."""
+    return True
+
+
+class _NoGuard:
+    """Stands in for `torch.cuda._DeviceGuard`."""
+
+    def __init__(self, index: Any = None) -> None:
+        self.idx = index
+
+    def __enter__(self) -> _NoGuard:
+        return self
+
+    def __exit__(self, *told: Any) -> None:
+        return None
+
+
+def _empty_strided(size: Any, stride: Any, dtype: Any) -> Any:
+    import torch
+
+    return torch.empty_strided(size, stride, dtype=dtype, device="cuda")
+
+
+def _reinterpreted(tensor: Any, size: Any, stride: Any, offset: int = 0) -> Any:
+    """The same memory in another form; torch's own makes a tensor of the device meta of it (2.15)."""
+    return tensor.as_strided(size, stride, tensor.storage_offset() + offset)
+
+
+def _properties(target: Target) -> Any:
+    """What Inductor reads of `torch.cuda.get_device_properties()`."""
+    return types.SimpleNamespace(
+        name=f"{target.model} (not there)",
+        major=target.capability[0],
+        minor=target.capability[1],
+        multi_processor_count=target.processors,
+        regs_per_multiprocessor=target.registers,
+        max_threads_per_multi_processor=target.threads,
+        max_threads_per_block=1024,
+        warp_size=target.warp_size,
+        total_memory=target.memory,
+        shared_memory_per_block=target.shared,
+        shared_memory_per_block_optin=target.shared_optin,
+        shared_memory_per_multiprocessor=target.shared_optin + 1024,
+        L2_cache_size=50 * 2**20,
+        is_integrated=0,
+        is_multi_gpu_board=0,
+        gcnArchName=str(target.arch) if target.backend == "hip" else "",
+        clock_rate=1980000,
+        memory_clock_rate=2619000,
+        memory_bus_width=5120,
+        uuid="GPU-00000000-0000-0000-0000-000000000000",
+    )
+
+
+def _driver(target: Target, refuse: Callable[..., Any]) -> Any:
+    """A driver of Triton's for the target, of the class that Inductor looks for, which opens no library."""
+    from triton.backends.compiler import GPUTarget
+
+    if target.backend == "hip":
+        from triton.backends.amd.driver import HIPDriver as Base
+    else:
+        from triton.backends.nvidia.driver import CudaDriver as Base
+
+    class NoDriver(Base):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.launcher_cls = refuse
+            self.utils = types.SimpleNamespace(
+                load_binary=refuse,
+                get_device_properties=lambda device: {
+                    "max_shared_mem": target.shared_optin,
+                    "multiprocessor_count": target.processors,
+                    "warpSize": target.warp_size,
+                    "max_num_regs": target.registers,
+                },
+            )
+            self.get_current_device = lambda: 0
+            self.set_current_device = lambda device: None
+            self.get_current_stream = lambda device=0: 0
+            self.get_device_capability = lambda device=0: target.capability
+
+        def get_current_target(self) -> Any:
+            return GPUTarget(target.backend, target.arch, target.warp_size)
+
+        def get_device_interface(self) -> Any:
+            import torch
+
+            return torch.cuda
+
+        @staticmethod
+        def is_active() -> bool:
+            return True
+
+    return NoDriver()
+
+
+def _forget_what_was_asked() -> None:
+    """Answers about the GPU are memoised in many places: what was asked of another one must not stay."""
+    for name in ("torch.utils._triton", "torch._inductor.utils", "torch._inductor.runtime.hints"):
+        for value in list(vars(sys.modules.get(name, types)).values()):
+            if isinstance(value, functools._lru_cache_wrapper):
+                value.cache_clear()
+    hints = sys.modules.get("torch._inductor.runtime.hints")
+    codecache = sys.modules.get("torch._inductor.codecache")
+    for owner, method in (
+        (getattr(hints, "DeviceProperties", None), "create"),
+        (getattr(codecache, "CacheBase", None), "get_system"),
+    ):
+        function = getattr(owner, method, None)
+        clear = getattr(function, "cache_clear", None) or getattr(
+            getattr(function, "__func__", None), "cache_clear", None
+        )
+        if clear is not None:
+            clear()
