@@ -75,8 +75,8 @@ def counters_snapshot() -> dict[str, int] | None:
         return None
     return {
         f"{group}.{name}": number
-        for group, counter in utils.counters.items()
-        for name, number in counter.items()
+        for group, counter in list(utils.counters.items())  # copies: another thread may be compiling
+        for name, number in list(counter.items())
         if number
     }
 
