@@ -37,11 +37,19 @@ def find_sidecar(pool: Any) -> ProcessKey | None:
     return None if row is None or row.dead else row.key
 
 
-def observe(pool: Any | None, *, was_ready: bool, closed: bool, ended: str | None) -> PoolStatus:
+def observe(
+    pool: Any | None,
+    *,
+    was_ready: bool,
+    closed: bool,
+    ended: str | None,
+    rows: dict[int, Proc] | None = None,
+) -> PoolStatus:
     """Look at a pool now.
 
     pool: torch's object or None; was_ready: a job has been answered since it was made; closed: it was
-    shut down on purpose; ended: how the sidecar ended, in words, where a watcher has seen it.
+    shut down on purpose; ended: how the sidecar ended, in words, where a watcher has seen it; rows: what
+    `proctree.table()` gave a moment ago, read here unless given.
     """
     if pool is None:
         return PoolStatus(PoolState.ABSENT, "torch holds no compile pool", "no pool", "no sidecar")
@@ -50,7 +58,7 @@ def observe(pool: Any | None, *, was_ready: bool, closed: bool, ended: str | Non
     torch_says = f"{'running' if running else 'closed'}, {pending} pending"
     if pools.is_sidecar_pool(pool):
         sidecar = find_sidecar(pool)
-        workers = find_workers(pool) if sidecar is not None else []
+        workers = find_workers(pool, rows) if sidecar is not None else []
         os_says = f"sidecar {'pid ' + str(sidecar.pid) if sidecar else 'gone'}, {len(workers)} workers"
         if sidecar is None and (closed or pools.was_shut_down(pool)):
             return PoolStatus(PoolState.CLOSED, "it was shut down", torch_says, os_says)
@@ -61,7 +69,7 @@ def observe(pool: Any | None, *, was_ready: bool, closed: bool, ended: str | Non
             reason = ended or f"sidecar pid {pools.sidecar_pid(pool)} is gone and torch says {torch_says}"
             return PoolStatus(PoolState.BROKEN, reason, torch_says, os_says)
     else:
-        workers = find_workers(pool)
+        workers = find_workers(pool, rows)
         os_says = f"{len(workers)} workers, no sidecar"
         if closed and not workers:
             return PoolStatus(PoolState.CLOSED, "it was shut down", torch_says, os_says)
