@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saying which function or object is meant so that a fresh interpreter finds it: by module, file and name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import pickle
+import sys
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+START_METHODS = ("subprocess", "fork", "spawn")
+
+
+class BadInput(ValueError):
+    """Something that cannot go to a fresh interpreter, or come back. Its text is a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """Values on their way to a fresh interpreter.
+
+    modules: (name, file) of the modules that must be loaded before `data`, a pickle, can be read.
+    """
+
+    modules: tuple[tuple[str, str], ...]
+    data: bytes
+
+
+def check_function(value: object, origin: str) -> None:
+    """Whether a fresh interpreter can find this function. origin: who was given it. Raises BadInput.
+
+    value: a function or class at the top level of an importable module, an `nn.Module` or another callable
+    object that can be pickled, or a `functools.partial` of one of these.
+    """
+    value = getattr(value, "func", value) if type(value).__name__ == "partial" else value
+    shown = _shown(value)
+    if not callable(value):
+        raise BadInput(f"{origin}: {shown} is not a function; allowed: one at the top level of a module")
+    if isinstance(value, types.MethodType):
+        raise BadInput(
+            f"{origin}: {shown} is a method of an object; allowed: a function at the top level of a module"
+        )
+    if not isinstance(value, (types.FunctionType, type)):
+        return  # an object or a built-in function: whether it can be pickled is seen when it is
+    name, module = value.__qualname__, str(value.__module__)
+    if "<lambda>" in name or "<locals>" in name:
+        what = "a lambda" if "<lambda>" in name else f"defined inside {name.partition('.<locals>')[0]}()"
+        raise BadInput(
+            f"{origin}: {shown} is {what}, which a fresh interpreter cannot import; "
+            "put it at the top level of its module, with def"
+        )
+    if module == "__main__":
+        raise BadInput(
+            f"{origin}: {shown} is defined in __main__, which a fresh interpreter does not have; "
+            "put it into a module that can be imported"
+        )
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if found is not value:
+        raise BadInput(
+            f"{origin}: {module}.{name} is not the function that was given but {_shown(found)}; "
+            "a fresh interpreter would get that one (is there a decorator in between?)"
+        )
+
+
+def seconds(value: object, name: str, origin: str) -> float:
+    """A number of seconds, more than 0 and at most an hour, if it is that. Raises BadInput."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3600:
+        raise BadInput(
+            f"{origin}: {name}={value!r} is not allowed; allowed: seconds, more than 0 and at most 3600"
+        )
+    return float(value)
+
+
+def pack(values: Any, origin: str) -> Parcel:
+    """Values as a parcel. Raises BadInput where something in it cannot be pickled."""
+    try:
+        data = pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # whatever a __reduce__ of somebody's raises
+        raise BadInput(
+            f"{origin}: this cannot be sent to a fresh interpreter: {type(error).__name__}: {error}; allowed is "
+            "what can be pickled: functions and classes of importable modules, tensors, nn.Modules, plain values"
+        ) from None
+    return Parcel(tuple(_modules_in(data)), data)
+
+
+def unpack(parcel: Parcel) -> Any:
+    """The reverse, in the fresh interpreter: loads the modules that are needed. Raises what they raise."""
+    for name, file in parcel.modules:
+        load_module(name, file)
+    return pickle.loads(parcel.data)
+
+
+def load_module(name: str, file: str) -> types.ModuleType:
+    """Import a module by its name, or, where that does not find this file, from the file under that name.
+
+    pytest gives a test module a name by which it often cannot be imported (`--import-mode=importlib`).
+    """
+    try:
+        module = importlib.import_module(name)
+        if os.path.realpath(getattr(module, "__file__", None) or "") == os.path.realpath(file):
+            return module
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(error.name + ".")):
+            raise  # the module is there; something that it imports is not
+    parent, _, last = name.rpartition(".")
+    while parent and parent not in sys.modules:
+        package = types.ModuleType(parent)
+        package.__path__ = []
+        sys.modules[parent] = package
+        parent = parent.rpartition(".")[0]
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"no module can be loaded from {file!r}", name=name)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    if name.rpartition(".")[0]:
+        setattr(sys.modules[name.rpartition(".")[0]], last, module)
+    return module
+
+
+def _modules_in(data: bytes) -> Iterable[tuple[str, str]]:
+    """The modules of files (not of torch or the standard library) that a pickle names."""
+    import pickletools
+
+    seen: set[str] = set()
+    strings: list[str] = []
+    for opcode, argument, _ in pickletools.genops(data):
+        if isinstance(argument, str):
+            # GLOBAL says "module name" at once, STACK_GLOBAL takes two strings from before.
+            strings += argument.split(" ", 1) if opcode.name == "GLOBAL" else [argument]
+    for name in strings:
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None)
+        if module is None or name in seen or not file or not file.endswith(".py"):
+            continue
+        seen.add(name)
+        if name.partition(".")[0] not in ("torch", "triton", "numpy", "functools", "collections"):
+            yield name, os.path.abspath(file)
+
+
+def _shown(value: object) -> str:
+    name = getattr(value, "__qualname__", None)
+    if name is None:
+        text = repr(value)
+        return text if len(text) <= 80 else text[:76] + " ..."
+    return f"{getattr(value, '__module__', '?')}.{name}"

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fresh interpreter: reads its order, does it, writes its answer. Run by `fresh.run`, or by hand to repeat a run:
+
+python -m pytest_compilepool.fresh.child FOLDER
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import pickle
+import random
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pytest_compilepool.fresh import callables, values
+from pytest_compilepool.fresh.order import Answer, Failure, Order
+from pytest_compilepool.fresh.run import ANSWER, ORDER, OUTPUT, STAGE
+
+
+class Work:
+    """One order, step by step; what happened is in `answer`."""
+
+    def __init__(self, order: Order, folder: Path) -> None:
+        self.order = order
+        self.folder = folder
+        self.answer = Answer(
+            pid=os.getpid(),
+            processes=order.processes,
+            start_method=order.start_method,
+            target=order.target,
+        )
+        self._open = contextlib.ExitStack()
+        self._pool: Any = None
+
+    def run(self) -> Answer:
+        """Do it. What is raised ends up in the answer."""
+        try:
+            with self._open:
+                self._prepare()
+                self._call()
+        except BaseException as error:
+            self.answer.failure = Failure(
+                self.answer.stage,
+                type(error).__name__,
+                str(error),
+                "".join(traceback.format_exception(error)),
+            )
+        return self.answer
+
+    def stage(self, name: str) -> None:
+        """Note where the run has got to; also in a file, should it end without an answer."""
+        self.answer.stage = name
+        (self.folder / STAGE).write_text(name, encoding="utf-8")
+
+    # -- before anything is compiled -------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        self.stage("import torch")
+        with self._timed("import_torch"):
+            from pytest_compilepool.torch_compat.installed import installed_version
+            from pytest_compilepool.torch_compat.probe import inductor
+
+            inductor("async_compile")
+        self.answer.versions = {
+            "python": sys.version.split()[0],
+            **{name: version for name in ("torch", "triton") if (version := installed_version(name))},
+        }
+        self._offline()
+        self.stage("load the function")
+        # Before the pool: what a module does to the environment when it is imported, the sidecar is to know.
+        if self.order.before is not None:
+            callables.unpack(self.order.before)()
+        self._function, self._arguments, self._keywords = callables.unpack(self.order.work)
+        self._warm()
+        self.stage("make the arguments")
+        self._device()
+        self._make_arguments()
+
+    def _offline(self) -> None:
+        if self.order.target is None:
+            return
+        self.stage("stub the GPU that is not there")
+        from pytest_compilepool.targets import TARGETS
+        from pytest_compilepool.torch_compat.offline import OfflineGpu
+
+        gpu = OfflineGpu(TARGETS[self.order.target])
+        gpu.install()
+        self._open.callback(gpu.undo)
+        self.answer.launches = gpu.launches
+        self._gpu = gpu
+
+    def _warm(self) -> None:
+        from pytest_compilepool.torch_compat.settings import set_config
+
+        if self.order.processes < 2:
+            set_config("compile_threads", 1)
+            return
+        self.stage("warm the pool")
+        from pytest_compilepool.pool.facade import CompilePool
+
+        pool = self._pool = CompilePool(
+            self.order.processes,
+            self.order.start_method,
+            ready_timeout=self.order.ready_timeout,
+            shutdown_timeout=self.order.shutdown_timeout,
+        )
+        self._open.callback(self._shut_down)
+        with self._timed("warm"):
+            pool.warm()
+        with self._timed("ready"):
+            pool.wait_ready()
+        sidecar = pool.sidecar
+        self.answer.sidecar = None if sidecar is None else sidecar.pid
+        self.answer.workers = [key.pid for key in pool.workers]
+
+    def _shut_down(self) -> None:
+        with self._timed("shutdown"):
+            self.answer.shutdown = self._pool.shutdown().how
+
+    def _device(self) -> None:
+        import torch
+
+        if self.order.target is not None:
+            self.answer.device = f"{self.order.target}, not there"
+        elif torch.cuda.is_available():
+            self.answer.device = torch.cuda.get_device_name()
+        else:
+            self.answer.device = "cpu"
+
+    def _make_arguments(self) -> None:
+        """Arguments may come as a function that makes them; on a GPU that is not there they have no data."""
+        if self.order.target is not None:
+            self._open.enter_context(self._gpu.tensors())
+        if callable(self._arguments):
+            self._seed()
+            made = self._arguments()
+            self._arguments = tuple(made) if isinstance(made, (list, tuple)) else (made,)
+        if self.order.target is not None:
+            from pytest_compilepool.fresh.elsewhere import on_the_target
+
+            self._function = on_the_target(self._function)
+            self._arguments = on_the_target(self._arguments)
+            self._keywords = on_the_target(self._keywords)
+
+    # -- the work itself ---------------------------------------------------------------------------------
+
+    def _call(self) -> None:
+        import torch
+
+        self.stage("call the function")
+        function = self._function
+        if self.order.compile is not None:
+            function = torch.compile(function, **self.order.compile)
+        with self._watched():
+            outputs = [self._one_call(function, number) for number in range(self.order.calls)]
+        self.stage("write what came out")
+        values.write(outputs, str(self.folder / OUTPUT))
+
+    def _one_call(self, function: Any, number: int) -> Any:
+        import copy
+
+        import torch
+
+        arguments, keywords = self._arguments, self._keywords
+        if self.order.calls > 1:
+            # A function may change its arguments: every call gets what the first one got.
+            arguments, keywords = copy.deepcopy((arguments, keywords))
+        self._seed()
+        began = time.monotonic()
+        output = function(*arguments, **keywords)
+        if self.order.target is None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        took = time.monotonic() - began
+        if number:
+            self.answer.later_calls.append(took)
+        else:
+            self.answer.seconds["call"] = took
+        return values.portable(output)
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Around the calls: what moved, who compiled what. Noted also when they raise."""
+        from pytest_compilepool.counters.interpreter import interpreter_reader, moved_between
+        from pytest_compilepool.torch_compat.compiles import CompileWatch
+        from pytest_compilepool.torch_compat.kernels import AskedWatch, parallel_feature
+
+        compiles, asked = CompileWatch(), AskedWatch()
+        reader = interpreter_reader()
+        before = reader.read()
+        with contextlib.ExitStack() as stack:
+            for watch in (compiles, asked):
+                watch.start()
+                stack.callback(watch.stop)
+            try:
+                yield
+            finally:
+                answer = self.answer
+                answer.moved = moved_between(reader, before, reader.read())
+                answer.compiles, answer.asked = compiles.compiles, asked.asked
+                answer.cpp_threads = sorted(asked.cpp_threads)
+                answer.parallel = parallel_feature()
+                if compiles.deaf:
+                    answer.notes.append("this Triton tells nobody what it compiles (older than 3.4)")
+                if self._pool is not None:
+                    answer.jobs = self._pool.job_records
+
+    def _seed(self) -> None:
+        if self.order.seed is None:
+            return
+        import torch
+
+        random.seed(self.order.seed)
+        torch.manual_seed(self.order.seed)
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.answer.seconds[name] = time.monotonic() - began
+
+
+def main(folder: str) -> int:
+    """Do the order in a folder. Returns the exit status: 0 if an answer was written, whatever it says."""
+    where = Path(folder)
+    with open(where / ORDER, "rb") as file:
+        order: Order = pickle.load(file)
+    sys.path[:] = order.path
+    # Says where every thread is, and ends: also while the GIL is held by something that never returns.
+    faulthandler.enable()
+    faulthandler.dump_traceback_later(order.limit, exit=True)
+    answer = Work(order, where).run()
+    faulthandler.cancel_dump_traceback_later()
+    unfinished = where / f"{ANSWER}.part"
+    unfinished.write_text(json.dumps(answer.as_json()), encoding="utf-8")
+    os.replace(unfinished, where / ANSWER)
+    return 0
+
+
+if __name__ == "__main__":
+    # Under its own name, so that what is pickled here can be read there.
+    from pytest_compilepool.fresh.child import main as run_here
+
+    sys.exit(run_here(sys.argv[1]))

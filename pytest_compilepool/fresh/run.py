@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting a fresh interpreter, waiting for it within a bound, and ending all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_compilepool import proctree
+from pytest_compilepool.fresh.order import Answer, Order
+from pytest_compilepool.pool import closing
+
+ORDER, ANSWER, OUTPUT, LOG, STAGE = "order.pkl", "answer.json", "output.pt", "log.txt", "stage.txt"
+PATH = "path.json"
+
+# With this process's sys.path, whatever put it together; no variable of the environment is touched for it.
+_BOOT = (
+    "import json, os, sys; sys.path[:] = json.load(open(os.path.join(sys.argv[1], 'path.json'))); "
+    "from pytest_compilepool.fresh import child; sys.exit(child.main(sys.argv[1]))"
+)
+
+SPARE = 20.0
+"""Seconds beyond its own limit after which an interpreter is ended from outside: by then it has ended itself."""
+
+_LOG_LINES = 60
+
+
+class FreshFailed(RuntimeError):
+    """A fresh interpreter ended without an answer. Its text says how, in which stage, and the end of its log."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a run keeps its things: `run` for order, answer and log; the caches that it compiles into."""
+
+    run: Path
+    inductor: Path
+    triton: Path
+    vllm: Path
+
+    @classmethod
+    def below(cls, caches: Path, run: Path) -> Folders:
+        """Make them. caches: their parent; run: of this one run."""
+        made = cls(run, caches / "inductor", caches / "triton", caches / "vllm")
+        for folder in (made.run, made.inductor, made.triton, made.vllm):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return made
+
+
+def run(order: Order, folders: Folders, environment: Mapping[str, str | None] | None = None) -> Answer:
+    """Have a fresh interpreter do it. environment: variables to set, or with None to unset, in it.
+
+    What the function raised is in the answer; FreshFailed says that there is none. Nothing of the
+    interpreter is left afterwards, neither it nor what it started.
+    """
+    with open(folders.run / ORDER, "wb") as file:
+        pickle.dump(order, file)
+    for name in (ANSWER, OUTPUT, STAGE):
+        (folders.run / name).unlink(missing_ok=True)
+    # A mark of its own: what it leaves behind has lost its parent by the time that it has ended.
+    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+    (folders.run / PATH).write_text(json.dumps(list(order.path)), encoding="utf-8")
+    command = [sys.executable, "-c", _BOOT, str(folders.run)]
+    with open(folders.run / LOG, "wb") as log:
+        # Started, not forked: it works whatever this process has initialised.
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(order, folders, {**(environment or {}), proctree.TAG: tag}),
+            # A session of its own: whatever it leaves can be told by it, even when it has ended.
+            start_new_session=True,
+        )
+        try:
+            code = _wait(child, order.limit + SPARE)
+        finally:
+            _end(child, tag)
+    return _answer(folders.run, code, order.limit)
+
+
+def command_to_repeat(folder: Path) -> str:
+    """The shell command that does the same run again, over new empty caches. folder: its `run` folder, kept."""
+    caches = "TORCHINDUCTOR_CACHE_DIR=$(mktemp -d) TRITON_CACHE_DIR=$(mktemp -d)"
+    return f"{caches} {sys.executable} -m pytest_compilepool.fresh.child {folder}"
+
+
+def _environment(order: Order, folders: Folders, extra: Mapping[str, str | None]) -> dict[str, str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    environment |= {
+        "TORCHINDUCTOR_CACHE_DIR": str(folders.inductor),
+        "TRITON_CACHE_DIR": str(folders.triton),
+        "VLLM_CACHE_ROOT": str(folders.vllm),
+        "TORCHINDUCTOR_COMPILE_THREADS": str(order.processes),
+        "TORCHINDUCTOR_WORKER_START": order.start_method,
+    }
+    if order.target is not None:
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    for name, value in extra.items():
+        if value is None:
+            environment.pop(name, None)
+        else:
+            environment[name] = value
+    return environment
+
+
+def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Its exit status, or None if it is still there after that time."""
+    try:
+        return child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _end(child: subprocess.Popen[bytes], tag: str) -> None:
+    """Whatever is left of it: the tree below it, and what has lost its parent but carries its mark."""
+    rows = proctree.table()
+    tree = [row.key for row in proctree.descendants(child.pid, rows)]
+    own = rows.get(child.pid)
+    if child.poll() is None and own is not None:
+        tree.append(own.key)
+    tree += [row.key for row in proctree.strays(child.pid, tag, rows)]
+    closing.end_processes(tree)
+    try:
+        child.wait(closing.KILL_GRACE)
+    except subprocess.TimeoutExpired:
+        pass  # the kernel holds it; the leak check will say so
+    closing.reap_adopted(tree)
+    _reap_session(child.pid)
+
+
+def _reap_session(session: int) -> None:
+    """Wait for what had ended before anybody looked, and has become a child of this process (a subreaper)."""
+    for row in proctree.table().values():
+        if row.dead and row.parent == os.getpid() and row.pid != session:
+            try:
+                if os.getsid(row.pid) == session:
+                    os.waitpid(row.pid, os.WNOHANG)
+            except OSError:
+                continue  # somebody else was faster
+
+
+def _answer(folder: Path, code: int | None, limit: float) -> Answer:
+    try:
+        told = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        told = None
+    if told is not None:
+        return Answer.from_json(told)
+    stage = _text(folder / STAGE) or "start"
+    # So faulthandler says it, in the interpreter itself.
+    if code is None or "\nTimeout (" in "\n" + _text(folder / LOG):
+        how = f"was still at it after {limit:g} s and was ended"
+    elif code < 0:
+        how = f"was killed by signal {-code}"
+    else:
+        how = f"ended with status {code} and no answer"
+    raise FreshFailed(
+        f"the fresh interpreter {how}, in stage {stage!r}; its order and log are in {folder}, the end of the log:\n"
+        f"{log_tail(folder)}"
+    )
+
+
+def log_tail(folder: Path) -> str:
+    """The last lines of what a run printed, indented."""
+    lines = _text(folder / LOG).splitlines()[-_LOG_LINES:]
+    return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests run in fresh interpreters."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+
+def model(x: Any) -> Any:
+    import torch
+
+    return torch.compile(lambda x: (x.sin() + 1).sum())(x)
+
+
+def whoami() -> dict[str, Any]:
+    import sys
+
+    return {"pid": os.getpid(), "parent": os.getppid(), "path": list(sys.path), "main": sys.argv[0]}
+
+
+def uses_the_pool() -> list[int]:
+    from torch._inductor.async_compile import AsyncCompile
+
+    from pytest_compilepool.workloads import jobs
+
+    pool = AsyncCompile.process_pool()
+    return sorted({pool.submit(jobs.whoami).result(30)[0] for _ in range(8)})
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+def leaves_a_child_behind(path: str) -> int:
+    from pytest_compilepool.workloads import jobs
+
+    return jobs.spawn_grandchild(path, 600.0)
+
+
+def raises_far_away() -> None:
+    raise KeyError("planted far away")
+
+
+def calls_it() -> None:
+    raises_far_away()
+
+
+def give_back(value: Any, *, doubled: bool = False) -> Any:
+    return [value, value] if doubled else value
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def inner() -> Any:
+        return function()
+
+    return inner
+
+
+def behind_a_decorator() -> int:
+    return 1
+
+
+original = behind_a_decorator
+behind_a_decorator = decorated(behind_a_decorator)

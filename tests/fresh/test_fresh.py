@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fresh interpreters: what goes there and comes back, and that nothing of them is left."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pickle
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import starts
+
+from pytest_compilepool.fresh import callables, values
+from pytest_compilepool.fresh.callables import BadInput, check_function, pack, unpack
+
+torch = pytest.importorskip("torch", reason="a fresh interpreter imports torch")
+
+
+# -- which functions -------------------------------------------------------------------------------------------
+
+
+def top_level():
+    """At the top level of a test module."""
+
+
+class Thing:
+    def method(self):
+        """A method."""
+
+
+@pytest.mark.parametrize(
+    "value", [top_level, Thing, Thing(), torch.sum, len, functools.partial(top_level), torch.nn.ReLU()]
+)
+def test_these_are_found_by_a_fresh_interpreter(value):
+    if not isinstance(value, Thing):
+        check_function(value, "here")
+    else:
+        with pytest.raises(BadInput, match="is not a function"):
+            check_function(value, "here")
+
+
+def test_these_are_not():
+    def local():
+        """Defined in here."""
+
+    cases = {
+        "is a lambda, which a fresh interpreter cannot import": lambda: None,
+        "is defined inside test_these_are_not(), which": local,
+        "is a method of an object": Thing().method,
+        "7 is not a function": 7,
+        "there a decorator in between?": starts.original,
+        "is a lambda, which": functools.partial(lambda: None),
+    }
+    for sentence, value in cases.items():
+        with pytest.raises(BadInput) as caught:
+            check_function(value, "here")
+        assert sentence in str(caught.value)
+        assert str(caught.value).startswith("here: ")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_function_of_main_is_told_so(tmp_path):
+    import subprocess
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pytest_compilepool.fresh.callables import check_function\n"
+        "def f(): pass\n"
+        "try: check_function(f, 'here')\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == (
+        "here: __main__.f is defined in __main__, which a fresh interpreter does not have; "
+        "put it into a module that can be imported"
+    ), done.stderr
+
+
+def test_a_module_that_cannot_be_imported_by_its_name_is_loaded_from_its_file(tmp_path, monkeypatch):
+    folder = tmp_path / "somewhere"
+    folder.mkdir()
+    (folder / "test_there.py").write_text("class Kept:\n    value = 5\n\ndef f():\n    return Kept()\n")
+    name = "rootdir.of.some.test_there"
+    try:
+        module = callables.load_module(name, str(folder / "test_there.py"))
+        parcel = pack((module.f, module.Kept()), "here")
+        assert (name, str(folder / "test_there.py")) in parcel.modules
+    finally:
+        for known in [known for known in sys.modules if known.startswith("rootdir")]:
+            del sys.modules[known]
+    again = pickle.loads(pickle.dumps(parcel))
+    try:
+        function, kept = unpack(again)
+        assert function().value == kept.value == 5
+        assert sys.modules[name].__file__ == str(folder / "test_there.py")
+    finally:
+        for known in [known for known in sys.modules if known.startswith("rootdir")]:
+            del sys.modules[known]
+
+
+# -- which values ------------------------------------------------------------------------------------------------
+
+
+def test_tensors_and_plain_values_come_back_as_they_were(tmp_path):
+    value = {
+        1: torch.arange(6).reshape(2, 3).t(),
+        "b": [None, True, 2.5, 1j, b"x", "y"],
+        (1, 2): (torch.tensor(float("nan")), ()),
+    }
+    file = str(tmp_path / "value")
+    values.write(values.portable(value), file)
+    back = values.read(file)
+    assert list(back) == list(value)
+    assert back["b"] == value["b"]
+    assert back[1].stride() == value[1].stride()
+    assert torch.equal(back[1], value[1])
+    assert isinstance(back[1, 2], tuple)
+    assert back[1, 2][0].isnan()
+
+
+def test_a_view_does_not_take_its_storage_along(tmp_path):
+    file = tmp_path / "value"
+    values.write(values.portable(torch.zeros(1_000_000)[:2]), str(file))
+    assert file.stat().st_size < 10_000
+
+
+def test_a_tensor_without_data_comes_back_as_its_shape(tmp_path):
+    values.write(values.portable([torch.empty(2, 3, device="meta")]), str(tmp_path / "value"))
+    assert values.read(str(tmp_path / "value")) == [values.Shape((2, 3), (3, 1), "torch.float32", "meta")]
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ([1, {"a": {1, 2}}], r"output\[1\]\['a'\] is of type builtins.set; allowed are tensors"),
+        (torch.eye(2).to_sparse(), r"output is a tensor of layout torch.sparse_coo; allowed: strided"),
+    ],
+)
+def test_other_values_are_refused(value, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        values.portable(value)
+
+
+def test_nothing_is_executed_when_a_value_is_read(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    torch.save(("value", Evil()), tmp_path / "value")
+    with pytest.raises(pickle.UnpicklingError):
+        values.read(str(tmp_path / "value"))
+    assert not (tmp_path / "made").exists()
+
+
+# -- the interpreter -----------------------------------------------------------------------------------------------
+
+
+def test_it_is_another_process_that_started_from_nothing(compile_phases):
+    alone = compile_phases.using(processes=1)
+    phase = alone.cold(starts.whoami)
+    assert phase.output["pid"] not in (os.getpid(), os.getppid())
+    assert phase.output["parent"] == os.getpid()
+    assert phase.output["path"] == sys.path
+    assert phase.output["pid"] == phase.answer.pid
+    assert not psutil.pid_exists(phase.answer.pid)
+    assert alone.again(starts.whoami).output["pid"] != phase.output["pid"]
+
+
+def test_the_pool_is_ready_before_the_function_is_called_and_gone_after(compile_phases):
+    phase = compile_phases.using(processes=2).cold(starts.uses_the_pool)
+    assert phase.output == sorted(phase.workers)
+    assert set(phase.output) <= set(phase.answer.workers)
+    assert phase.counters["pool.jobs_done"] == 8
+    assert phase.counters["aot_autograd.autograd_cache_hit"] == 0
+    with pytest.raises(
+        KeyError, match=r"there is no counter 'aot_autograd.autograd_cache_hits'.*autograd_cache_hit"
+    ):
+        phase.counters["aot_autograd.autograd_cache_hits"]
+    assert len(phase.jobs) == 8
+    assert {job.function for job in phase.jobs} == {"whoami"}
+    assert all(job.began >= job.submitted for job in phase.jobs)
+    assert all(job.ended >= job.began for job in phase.jobs)
+    assert {"import_torch", "warm", "ready", "call", "shutdown"} <= set(phase.seconds)
+    assert phase.answer.shutdown == "asked"
+    gone = [phase.answer.pid, phase.answer.sidecar, *phase.answer.workers]
+    assert not any(psutil.pid_exists(pid) for pid in gone)
+
+
+def test_what_it_leaves_behind_is_ended(compile_phases, tmp_path):
+    phase = compile_phases.using(processes=1).cold(starts.leaves_a_child_behind, str(tmp_path / "pid"))
+    assert not psutil.pid_exists(phase.output)
+
+
+def test_its_environment(compile_phases, monkeypatch):
+    monkeypatch.setenv("FROM_OUTSIDE", "1")
+    phases = compile_phases.using(processes=1, environment={"SET_FOR_IT": "2", "FROM_OUTSIDE": None})
+    assert phases.cold(starts.environment, "SET_FOR_IT").output == "2"
+    assert phases.again(starts.environment, "FROM_OUTSIDE").output is None
+    caches = phases.again(starts.environment, "TORCHINDUCTOR_CACHE_DIR").output
+    assert caches != os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    assert Path(caches).is_dir()
+    assert "SET_FOR_IT" not in os.environ
+
+
+def test_arguments_and_output(compile_phases):
+    x = torch.arange(4.0)
+    phase = compile_phases.using(processes=1).cold(starts.give_back, {"x": x}, doubled=True)
+    assert torch.equal(phase.output[0]["x"], x)
+    assert torch.equal(phase.output[1]["x"], x)
+
+
+def test_the_answer_survives_json():
+    from pytest_compilepool.fresh.order import Answer, Failure
+    from pytest_compilepool.records import JobRecord
+
+    answer = Answer(failure=Failure("a", "b", "c", "d"), jobs=[JobRecord(1, "f", "k", "s", 1.0, 2)])
+    told = json.loads(json.dumps(answer.as_json()))
+    assert Answer.from_json({**told, "of a later release": 1}) == answer
