@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Differences planted into the side that has a pool: what `before=` calls in each interpreter, and workers run.
+
+Each acts on one kernel, by a part of its name, so that several can be planted at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+
+def with_a_pool() -> bool:
+    return int(os.environ["TORCHINDUCTOR_COMPILE_THREADS"]) > 1
+
+
+def several() -> None:
+    """A difference of each kind, each in another kernel."""
+    if not with_a_pool():
+        return
+    from torch._inductor import async_compile
+
+    # After the offline stubs, which have replaced the job, too.
+    async_compile._worker_compile_triton = functools.partial(
+        wrong_worker, async_compile._worker_compile_triton
+    )
+    original = async_compile.AsyncCompile.triton
+
+    def triton(self: Any, kernel_name: str, source_code: str, device_str: str = "cuda") -> Any:
+        if "index_mul" not in kernel_name:
+            return original(self, kernel_name, source_code, device_str)
+        threads = async_compile.config.compile_threads
+        async_compile.config.compile_threads = 1  # so this one is compiled in the parent
+        try:
+            return original(self, kernel_name, source_code, device_str)
+        finally:
+            async_compile.config.compile_threads = threads
+
+    async_compile.AsyncCompile.triton = triton
+
+
+def wrong_worker(job: Any, load_kernel: Any, extra_env: Any, extra_config: Any) -> Any:
+    """Runs in a worker: torch's job, with one thing done wrong."""
+    from triton.backends.nvidia.compiler import CUDABackend
+
+    name = load_kernel.args[0]
+    if "sin" in name:
+        return job(functools.partial(with_more_warps, load_kernel), extra_env, extra_config)
+    make_ptx, make_cubin = CUDABackend.make_ptx, CUDABackend.make_cubin
+    if "cumsum" in name:
+        CUDABackend.make_ptx = functools.partialmethod(other_instruction, make_ptx)
+    if "softmax" in name:
+        CUDABackend.make_cubin = functools.partialmethod(more_shared_memory, make_cubin)
+    try:
+        result = job(load_kernel, extra_env, extra_config)
+    finally:
+        CUDABackend.make_ptx, CUDABackend.make_cubin = make_ptx, make_cubin
+    if "abs_sum" in name:
+        import shutil
+
+        for folder in os.scandir(os.environ["TRITON_CACHE_DIR"]):
+            if any("abs_sum" in file for file in os.listdir(folder.path)):
+                shutil.rmtree(folder.path)
+    return result
+
+
+def with_more_warps(load_kernel: Any) -> Any:
+    kernel = load_kernel()
+    for config in kernel.configs:
+        config.num_warps *= 2
+    return kernel
+
+
+def other_instruction(self: Any, original: Any, src: Any, metadata: Any, *rest: Any) -> Any:
+    text = original(self, src, metadata, *rest)
+    assert "add.f32" in text
+    return text.replace("add.f32", "sub.f32", 1)
+
+
+def more_shared_memory(self: Any, original: Any, src: Any, metadata: Any, *rest: Any) -> Any:
+    metadata["shared"] += 16
+    return original(self, src, metadata, *rest)
+
+
+# -- functions for the checks --------------------------------------------------------------------------
+
+
+def off_by_one_bit(x: Any) -> Any:
+    """The sines of x; with a pool, the last one is off by its last bit."""
+    import torch
+
+    y = x.sin()
+    if with_a_pool():
+        y.view(-1)[-1:] = torch.nextafter(y.view(-1)[-1:], torch.tensor(2.0))
+    return y
+
+
+def off_by_a_thousandth(x: Any) -> Any:
+    return x.sin() + (0.001 if with_a_pool() else 0.0)
+
+
+def never_the_same(x: Any) -> Any:
+    import time
+
+    return x + (time.monotonic_ns() % 1_000_003)
+
+
+def object_output(x: Any) -> Any:
+    return {"here": [x, object()]}
+
+
+def on_a_gpu() -> Any:
+    import torch
+
+    return (torch.ones(3, device="cuda"),)
+
+
+def fails_with_a_pool(x: Any) -> Any:
+    if with_a_pool():
+        raise OSError("planted for the pool only")
+    return x
+
+
+def fails(x: Any) -> Any:
+    raise OSError("planted for everybody")
+
+
+def dies(x: Any) -> Any:
+    os.abort()
+
+
+def hangs(x: Any) -> Any:
+    import time
+
+    time.sleep(600)
+
+
+def compiled_sum(x: Any) -> Any:
+    import torch
+
+    return torch.compile(torch.sum)(x * 2)
+
+
+class Doubling:
+    """A callable object that can be pickled."""
+
+    def __call__(self, x: Any) -> Any:
+        return x * 2
+
+
+class Deaf:
+    """A callable object that cannot."""
+
+    def __init__(self) -> None:
+        self.lock = lambda: None
+
+    def __call__(self, x: Any) -> Any:
+        return x

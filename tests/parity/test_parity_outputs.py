@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Outputs, errors and bad input of `compile_parity`, on the CPU: C++ kernels, which threads compile and no pool."""
+
+from __future__ import annotations
+
+import plants
+import pytest
+import torch
+
+from pytest_compilepool.fresh.callables import BadInput
+from pytest_compilepool.fresh.run import FreshFailed
+from pytest_compilepool.parity import outputs
+from pytest_compilepool.parity.check import ParityError
+
+X = torch.linspace(0.1, 1.5, 64)
+
+
+def fails(compile_parity, *args, error=ParityError, **kwargs) -> str:
+    """Runs a check that must not pass; what it said."""
+    kwargs = {"processes": (1, 2), **kwargs}
+    with pytest.raises(error) as caught:
+        compile_parity.check(*args, **kwargs)
+    return str(caught.value)
+
+
+def test_cpp_kernels_take_threads_and_are_the_same(compile_parity):
+    report = compile_parity.check(plants.compiled_sum, X, processes=(1, 2), compile=False)
+    single, pool = report.sides
+    assert [asked.route for asked in single.answer.asked] == ["parent"]
+    assert [asked.route for asked in pool.answer.asked] == ["threads"]
+    assert pool.answer.cpp_threads
+    assert pool.answer.jobs == []
+    assert "1 C++ kernels by the calling thread" in report.lines()[1]
+    assert "1 of 1 C++ kernels by 1 compile threads" in report.lines()[2]
+
+
+# -- outputs: no compile is needed to tell them apart ------------------------------------------------------
+
+
+def test_an_output_off_by_one_bit_is_found_and_named(compile_parity):
+    text = fails(compile_parity, plants.off_by_one_bit, X, compile=False)
+    assert "differs in 1 of 64 elements, within the tolerance of its type; the worst is at (63,)" in text
+
+
+def test_within_the_tolerance_passes_who_says_so(compile_parity):
+    report = compile_parity.check(
+        plants.off_by_a_thousandth, X, processes=(1, 2), compile=False, bitwise=False, rtol=0, atol=0.01
+    )
+    assert ["within the tolerance" in finding.text for finding in report.findings] == [True]
+
+
+def test_beyond_the_tolerance_fails_in_any_case(compile_parity):
+    text = fails(compile_parity, plants.off_by_a_thousandth, X, compile=False, bitwise=False)
+    assert "differs in 64 of 64 elements, beyond the tolerance of its type" in text
+
+
+def test_a_function_that_is_not_deterministic_is_named_as_such(compile_parity):
+    text = fails(compile_parity, plants.never_the_same, X, compile=False)
+    assert "the function is not deterministic: call 1 and call 2 in the same interpreter" in text
+    assert "output: differs" not in text
+
+
+def test_a_module_is_checked_and_random_numbers_are_seeded(compile_parity):
+    module = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Dropout())
+    report = compile_parity.check(module, X, processes=(1, 2), compile=False)
+    assert report.name == "Sequential"
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "text"),
+    [
+        (torch.tensor([1.0, float("nan")]), torch.tensor([1.0, float("nan")]), None),
+        (torch.tensor([0.0]), torch.tensor([-0.0]), "output differs in 1 of 1 elements, within"),
+        (torch.zeros(2), torch.zeros(3), r"output has shape torch.Size\(\[2\]\) and torch.Size\(\[3\]\)"),
+        (torch.zeros(2), torch.zeros(2, dtype=torch.int64), "output has dtype torch.float32 and torch.int64"),
+        (torch.zeros(2, 3), torch.zeros(3, 2).t(), r"output has strides \(3, 1\) and \(1, 2\)"),
+        (torch.tensor([1, 2]), torch.tensor([1, 3]), r"the worst is at \(1,\): 2.0 and 3.0|: 2 and 3"),
+        (torch.tensor([True]), torch.tensor([False]), "output differs in 1 of 1"),
+        (torch.tensor(1.0), torch.tensor(2.0), r"the worst is at \(\): 1.0 and 2.0, 1 apart"),
+        (torch.tensor([float("inf")]), torch.tensor([1.0]), "inf apart"),
+        ({"a": [1, torch.ones(1)]}, {"a": [2, torch.ones(1)]}, r"output\['a'\]\[0\] is 1 and 2"),
+        ({"a": 1}, {"b": 1}, r"output\['a'\] is only there on one side"),
+        (0.0, -0.0, "output is 0.0 and -0.0"),
+        (1, 1.0, "output is 1 and 1.0"),
+        (torch.zeros(0), torch.zeros(0), None),
+    ],
+)
+def test_the_first_difference_of_outputs(here, there, text):
+    found = outputs.difference(here, there)
+    if text is None:
+        assert found is None
+    else:
+        assert found is not None
+        import re
+
+        assert re.search(text, found), found
+
+
+# -- errors --------------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_one_mode_only(compile_parity):
+    text = fails(compile_parity, plants.fails_with_a_pool, X, compile=False)
+    assert (
+        "2 processes, subprocess: OSError: planted for the pool only; with 1 process: nothing was raised"
+        in text
+    )
+
+
+def test_an_error_that_was_expected(compile_parity):
+    report = compile_parity.check(
+        plants.fails, X, processes=(1, 2), compile=False, raises="OSError.*everybody"
+    )
+    assert report.failures == []
+    text = fails(compile_parity, plants.fails, X, compile=False, raises="KeyError")
+    assert "wanted was one like 'KeyError'" in text
+
+
+def test_an_error_that_did_not_come(compile_parity):
+    text = fails(compile_parity, plants.Doubling(), X, compile=False, raises="KeyError")
+    assert "nothing was raised; wanted: an error like 'KeyError'" in text
+
+
+def test_an_interpreter_that_dies_and_one_that_hangs(compile_parity):
+    text = fails(compile_parity, plants.dies, X, compile=False, error=FreshFailed)
+    assert "was killed by signal 6, in stage 'call the function'" in text
+    text = fails(compile_parity, plants.hangs, X, compile=False, limit=8, error=FreshFailed)
+    assert "was still at it after 8 s and was ended, in stage 'call the function'" in text
+    assert "in hangs" in text  # where it hung
+
+
+# -- bad input: a sentence each ----------------------------------------------------------------------------------
+
+
+def test_an_output_that_is_no_tensor(compile_parity):
+    text = fails(compile_parity, plants.object_output, X, compile=False, error=BadInput)
+    assert text == (
+        "1 process: output['here'][1] is of type builtins.object; allowed are tensors, numbers, texts, None, and "
+        "lists, tuples and dicts of them"
+    )
+
+
+def test_inputs_on_a_device_that_is_not_there(compile_parity):
+    if torch.cuda.is_available():
+        pytest.skip("needs a machine without a GPU")
+    text = fails(compile_parity, plants.off_by_one_bit, plants.on_a_gpu, compile=False, error=BadInput)
+    assert "the inputs want a device that is not here" in text
+    assert 'target="cuda:90"' in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((lambda x: x, X), "is a lambda, which a fresh interpreter cannot import"),
+        ((42, X), "42 is not a function; allowed: one at the top level of a module"),
+        ((plants.Doubling().__call__, X), "is a method of an object"),
+        ((plants.Deaf(), X), "this cannot be sent to a fresh interpreter"),
+        ((plants.fails, 3), "inputs=3 is not allowed; allowed: a tuple or list of arguments, one tensor, or"),
+        ((plants.fails, (X, lambda: 1)), "this cannot be sent to a fresh interpreter"),
+    ],
+)
+def test_what_cannot_be_checked(compile_parity, arguments, sentence):
+    assert sentence in fails(compile_parity, *arguments, error=BadInput)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "sentence"),
+    [
+        (
+            {"processes": (4,)},
+            "processes=(4,) is not allowed; allowed: at least two different numbers from 1",
+        ),
+        ({"processes": (2, 2)}, "processes=(2, 2) is not allowed"),
+        ({"processes": 4}, "processes=4 is not allowed"),
+        ({"processes": (1, "many")}, "'many' is not a number of compile processes"),
+        ({"processes": (0, 1)}, "0 is not a number of compile processes"),
+        ({"start_methods": "fork"}, "start_methods='fork' is not allowed; allowed: a sequence of subprocess"),
+        ({"start_methods": ("thread",)}, "start_methods=('thread',) is not allowed"),
+        ({"repeat": 0}, "repeat=0 is not allowed; allowed: a whole number from 1"),
+        ({"repeat": True}, "repeat=True is not allowed"),
+        ({"target": "cuda:91"}, "target: 'cuda:91' is not allowed; allowed: cuda:75, cuda:80"),
+        ({"min_parallel": 2}, "min_parallel=2 is not allowed; allowed: a share from 0 to 1"),
+        (
+            {"compile": "max-autotune"},
+            "compile='max-autotune' is not allowed; allowed: True, False, or arguments",
+        ),
+        ({"before": lambda: None}, "before: "),
+    ],
+)
+def test_arguments_that_are_not_allowed(compile_parity, keywords, sentence):
+    assert sentence in fails(compile_parity, plants.fails, X, error=BadInput, **keywords)
