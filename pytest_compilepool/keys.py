@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_compilepool.counters.facade import SessionCounters
     from pytest_compilepool.pool.facade import CompilePool
     from pytest_compilepool.session import Session
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
 """On the config: the session object."""
+
+COUNTERS: pytest.StashKey[SessionCounters] = pytest.StashKey()
+"""On the config: what the tests that look at counters share."""
 
 FAILED: pytest.StashKey[bool] = pytest.StashKey()
 """On an item: a phase of it has failed."""
@@ -22,6 +27,12 @@ REFUSED: pytest.StashKey[str] = pytest.StashKey()
 
 LEASED: pytest.StashKey[list[CompilePool]] = pytest.StashKey()
 """On an item: the pools that fixtures have handed to it."""
+
+SECTIONS: pytest.StashKey[list[tuple[str, Callable[[], str]]]] = pytest.StashKey()
+"""On an item: what its report shows if it fails, a title and what gives the text then."""
+
+NOTES: pytest.StashKey[list[str]] = pytest.StashKey()
+"""On an item: lines for the summary at the end of the session."""
 
 LEAKS: pytest.StashKey[list[dict[str, str]]] = pytest.StashKey()
 """On an item: what it left behind, as plain values."""

@@ -27,6 +27,8 @@ class PoolMark:
     start_method: str | None = None
     ready_timeout: float | None = None
     isolation: str = "workers"
+    target: str | None = None
+    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,15 @@ def compilepool(
     start_method: str | None = None,
     ready_timeout: float | None = None,
     isolation: str = "workers",
+    target: str | None = None,
+    offline: bool = False,
 ) -> PoolMark:
-    """compilepool(*, processes, start_method, ready_timeout, isolation): what a test wants of its compile pool.
+    """compilepool(*, processes, start_method, ready_timeout, isolation, target, offline): what a test wants of its pool.
 
     processes: how many workers. start_method: subprocess, fork or spawn. ready_timeout: seconds.
     isolation: "workers" (fresh workers, the sidecar is shared with other tests) or "sidecar" (its own).
+    target: a GPU that need not be there, such as "cuda:90", for compile_target, compile_phases and compile_parity.
+    offline: True lets compile_target stub the GPU also where there is a real one.
     Raises ValueError with one sentence for a value that is not allowed.
     """
     if processes is not None:
@@ -70,7 +76,13 @@ def compilepool(
         raise ValueError(f"ready_timeout={ready_timeout!r} is not allowed; allowed: seconds, more than 0")
     if isolation not in ISOLATIONS:
         raise ValueError(f"isolation={isolation!r} is not allowed; allowed: {', '.join(ISOLATIONS)}")
-    return PoolMark(processes, start_method, ready_timeout, isolation)
+    if target is not None:
+        from pytest_compilepool.targets import parse_target
+
+        parse_target(target, "target")
+    if not isinstance(offline, bool):
+        raise ValueError(f"offline={offline!r} is not allowed; allowed: True, False")
+    return PoolMark(processes, start_method, ready_timeout, isolation, target, offline)
 
 
 def is_seconds(value: object) -> bool:

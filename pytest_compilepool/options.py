@@ -88,6 +88,13 @@ OPTIONS = (
         "Seconds that a pool may take to end by itself; then it is terminated, a second later killed",
     ),
     Option(
+        "fresh-timeout",
+        "300",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that each fresh interpreter of compile_phases and compile_parity may take; then it is ended",
+    ),
+    Option(
         "leaks",
         "auto",
         _one_of(*LEAK_MODES),
@@ -117,6 +124,14 @@ OPTIONS = (
         "Fail a test that starts a compile pool without asking for one",
         switch=True,
     ),
+    Option(
+        "write-counters",
+        "false",
+        _switch,
+        "true or false",
+        "Write what compile_counters.baseline() counts to the files beside the tests, instead of comparing",
+        switch=True,
+    ),
 )
 
 
@@ -132,10 +147,12 @@ class Settings:
     start_method: str | None
     ready_timeout: float
     shutdown_timeout: float
+    fresh_timeout: float
     leaks: str
     leak_grace: float
     missing: str
     block: bool
+    write_counters: bool
 
 
 def add_options(parser: pytest.Parser) -> None:

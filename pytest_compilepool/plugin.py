@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from pytest_compilepool import marks, newhooks, options
-from pytest_compilepool.keys import FAILED, LEAKS, SESSION, UNUSED
+from pytest_compilepool.keys import FAILED, LEAKS, SECTIONS, SESSION, UNUSED
 from pytest_compilepool.report import terminal
 from pytest_compilepool.session import Session, leased_by
 
-pytest_plugins = ["pytest_compilepool.fixtures"]
+pytest_plugins = ["pytest_compilepool.fixtures.pools", "pytest_compilepool.fixtures.proofs"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -82,7 +82,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         item.stash[FAILED] = True
-        terminal.add_sections(report, leased_by(item))
+        terminal.add_sections(report, leased_by(item), item.stash.get(SECTIONS, []))
     if report.when == "teardown":
         terminal.attach(report, item.stash.get(LEAKS, []), item.stash.get(UNUSED, []))
     return report

@@ -22,7 +22,8 @@ TIMED = ("warm", "ready", "recycle", "wakeup", "quiesce", "shutdown")
 
 @dataclass
 class TestRecord:
-    """One test. times: event name -> lengths in seconds; reasons: why a sidecar was not shared."""
+    """One test. times: event name -> lengths in seconds; reasons: why a sidecar was not shared;
+    notes: lines for the summary."""
 
     __test__ = False
 
@@ -31,6 +32,7 @@ class TestRecord:
     jobs: dict[str, int] = field(default_factory=dict)
     times: dict[str, list[float]] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add_news(self, events: Iterable[Event], jobs: Jobs) -> None:
         """Count in what happened to pools."""
@@ -60,6 +62,7 @@ class TestRecord:
         for name, lengths in other.times.items():
             self.times.setdefault(name, []).extend(lengths)
         self.reasons.extend(other.reasons)
+        self.notes.extend(other.notes)
 
 
 def find_property(properties: Iterable[tuple[str, Any]], name: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_compilepool import marks
-from pytest_compilepool.keys import FAILED, LEAKS, LEASED, REFUSED, SESSION, UNUSED
+from pytest_compilepool.keys import FAILED, LEAKS, LEASED, NOTES, REFUSED, SECTIONS, SESSION, UNUSED
 from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report.terminal import Summary
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
@@ -35,7 +35,16 @@ POOL_FIXTURES = frozenset(
         "compile_pool_factory",
     }
 )
-OTHER_FIXTURES = frozenset({"single_threaded_compile", "fresh_compile_caches"})
+OTHER_FIXTURES = frozenset(
+    {
+        "single_threaded_compile",
+        "fresh_compile_caches",
+        "capture_guard",
+        "compile_phases",
+        "compile_parity",
+        "compile_target",
+    }
+)
 
 BLOCKED = (
     "this test started a compile pool without asking for one, and --compilepool-block is on: use the "
@@ -74,6 +83,11 @@ class Session:
 
             self._manager = PoolManager()
         return self._manager
+
+    @property
+    def handed_out(self) -> list[CompilePool]:
+        """The pools that `compile_pool_factory` has made in this session."""
+        return [] if self._manager is None else self._manager.handed_out
 
     @property
     def leaks(self) -> LeakWatch:
@@ -290,20 +304,19 @@ class Session:
         return self._register.take()
 
     def _note(self, item: pytest.Item, births: int) -> None:
-        if self._manager is None and not births:
-            return
-        tally = self.manager.take_tally()
-        record = TestRecord(
-            started=tally.started, made_by_torch=max(0, births - tally.started), reasons=tally.reasons
-        )
-        record.add_news(*self.manager.take_news())
+        record = TestRecord(notes=item.stash.get(NOTES, []))
+        if self._manager is not None or births:
+            tally = self.manager.take_tally()
+            record.started, record.reasons = tally.started, tally.reasons
+            record.made_by_torch = max(0, births - tally.started)
+            record.add_news(*self.manager.take_news())
         if record != TestRecord():
             item.user_properties.append((PROPERTY, record.as_text()))
 
 
 def forget(item: pytest.Item) -> None:
     """What an earlier run of the same test has left on it: a rerun is judged for itself."""
-    keys: tuple[pytest.StashKey[Any], ...] = (FAILED, LEASED, LEAKS, UNUSED)
+    keys: tuple[pytest.StashKey[Any], ...] = (FAILED, LEASED, SECTIONS, NOTES, LEAKS, UNUSED)
     for key in keys:
         if key in item.stash:
             del item.stash[key]

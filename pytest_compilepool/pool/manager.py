@@ -143,6 +143,11 @@ class PoolManager:
         for pool in list(reversed(self._made)):
             self.discard(pool)
 
+    @property
+    def handed_out(self) -> list[CompilePool]:
+        """Pools that somebody asked for who ends them, `compile_pool_factory`'s; also those that have ended."""
+        return [pool for pool in self._made if id(pool) not in self._owned]
+
     def take_tally(self) -> Tally:
         """What was counted since the last call."""
         tally, self.tally = self.tally, Tally()

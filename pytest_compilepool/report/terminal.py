@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,14 +58,20 @@ def status(report: Any) -> tuple[str, str, str] | None:
     return ("error" if report.failed else "leaked"), "L", "LEAKED"
 
 
-def add_sections(report: pytest.TestReport, pools: Iterable[Any]) -> None:
-    """To a failed report: what each pool of the test was, and what happened to it."""
+def add_sections(
+    report: pytest.TestReport, pools: Iterable[Any], others: list[tuple[str, Callable[[], str]]]
+) -> None:
+    """To a failed report: what each pool of the test was, and what happened to it; then sections of fixtures.
+
+    others: title of each, and what gives its text.
+    """
     for pool in pools:
         events = [
             f"  {event.what}{'' if event.took is None else f' {event.took:.3f} s'} {event.detail}".rstrip()
             for event in pool.timeline
         ]
         report.sections.append(("compile pool", "\n".join([pool.describe(), *events])))
+    report.sections += [(title, text()) for title, text in others]
 
 
 def write_summary(reporter: pytest.TerminalReporter, summary: Summary) -> None:
@@ -74,6 +80,10 @@ def write_summary(reporter: pytest.TerminalReporter, summary: Summary) -> None:
     if total.started or total.made_by_torch or total.times or summary.leaked or summary.at_the_end:
         reporter.section("compile pool")
         for line in pool_table(total):
+            reporter.write_line(line)
+    if total.notes:
+        reporter.section("compile parity")
+        for line in total.notes:
             reporter.write_line(line)
     if summary.leaked:
         reporter.section(f"leaks: {len(summary.leaked)} test(s)")

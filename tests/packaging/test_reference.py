@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_compilepool import fixtures, marks, newhooks, options
+from pytest_compilepool import marks, newhooks, options
+from pytest_compilepool.fixtures import pools, proofs
 from pytest_compilepool.leaks.base import Owned
 from pytest_compilepool.leaks.census import builtin_checkers
 
@@ -18,7 +19,12 @@ NAMES = [
     *(f"@pytest.mark.{marker.__name__}" for marker in marks.MARKERS),
     *(name for name in vars(newhooks) if name.startswith("pytest_compilepool_")),
     *(f"`{checker.name}`" for checker in builtin_checkers(Owned())),
-    *(name for name in vars(fixtures) if "compile" in name and not name.startswith("_")),
+    *(
+        name
+        for room in (pools, proofs)
+        for name, value in vars(room).items()
+        if type(value).__name__ == "FixtureFunctionDefinition"
+    ),
 ]
 
 

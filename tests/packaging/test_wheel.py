@@ -66,7 +66,7 @@ def test_the_metadata(build: Callable[[str], Path]) -> None:
     assert "Typing :: Typed" in told.get_all("Classifier", [])
     needs = told.get_all("Requires-Dist", [])
     # By name: no torch, no triton, no vllm. By form: a floor, and no ceiling.
-    assert {re.split(r"\W", need)[0] for need in needs} == {"packaging", "psutil", "pytest"}
+    assert {re.split(r"\W", need)[0] for need in needs} == {"packaging", "psutil", "pyelftools", "pytest"}
     assert all(re.fullmatch(r"\w+>=[\d.]+", need) for need in needs), needs
 
 
