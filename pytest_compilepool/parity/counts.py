@@ -20,7 +20,12 @@ MAY_DIFFER: dict[str, str] = {
 _MEASURING = ("benchmarking.", "inductor.coordesc_tuning_bench", "inductor.benchmarking.")
 
 
-_CHOOSING = ("inductor.select_algorithm_", "inductor.extern_calls", "inductor.triton_bundler_")
+_CHOOSING = (
+    "inductor.select_algorithm_",
+    "inductor.extern_calls",
+    "inductor.triton_bundler_",
+    "inductor_metrics.",
+)
 
 
 def measured(side: Side) -> bool:

@@ -197,6 +197,14 @@ class OfflineGpu:
         }
         for name, answer in answers.items():
             stubs.set(torch.cuda, name, answer)
+        self._torch_internals()
+        self._interface(device_interface, properties, answers)
+
+    def _torch_internals(self) -> None:
+        """What is asked below `torch.cuda`: which build this is, C functions, the current stream."""
+        import torch
+
+        target, stubs = self.target, self._stubs
         if target.backend == "hip":
             stubs.set(torch.version, "hip", _HIP)
             stubs.set(torch.version, "cuda", None)
@@ -226,7 +234,6 @@ class OfflineGpu:
         guards = torch._C._dynamo.guards
         stubs.set(guards, "_empty_strided_cuda", _empty_strided)
         stubs.set(guards, "_reinterpret_tensor", _reinterpreted, only_if_there=True)
-        self._interface(device_interface, properties, answers)
 
     def _interface(self, device_interface: Any, properties: Any, answers: dict[str, Any]) -> None:
         stubs, interface = self._stubs, device_interface.CudaInterface

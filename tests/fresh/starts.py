@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
 
@@ -37,6 +38,17 @@ def leaves_a_child_behind(path: str) -> int:
     from pytest_compilepool.workloads import jobs
 
     return jobs.spawn_grandchild(path, 600.0)
+
+
+def leaves_a_dead_child_behind() -> int:
+    import subprocess
+    import sys
+
+    child = subprocess.Popen([sys.executable, "-S", "-c", "pass"])
+    while Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        os.sched_yield()
+    child.returncode = 0  # so that nobody here waits for it
+    return child.pid
 
 
 def raises_far_away() -> None:

@@ -164,7 +164,8 @@ def test_it_is_another_process_that_started_from_nothing(compile_phases):
     phase = alone.cold(starts.whoami)
     assert phase.output["pid"] not in (os.getpid(), os.getppid())
     assert phase.output["parent"] == os.getpid()
-    assert phase.output["path"] == sys.path
+    # torch 2.8 puts a folder of its own there when it is imported.
+    assert [part for part in phase.output["path"] if part in sys.path] == sys.path
     assert phase.output["pid"] == phase.answer.pid
     assert not psutil.pid_exists(phase.answer.pid)
     assert alone.again(starts.whoami).output["pid"] != phase.output["pid"]
@@ -192,6 +193,12 @@ def test_the_pool_is_ready_before_the_function_is_called_and_gone_after(compile_
 
 def test_what_it_leaves_behind_is_ended(compile_phases, tmp_path):
     phase = compile_phases.using(processes=1).cold(starts.leaves_a_child_behind, str(tmp_path / "pid"))
+    assert not psutil.pid_exists(phase.output)
+
+
+def test_what_had_ended_before_it_is_waited_for(compile_phases):
+    """It becomes a child of this process, which the leak check has made a subreaper."""
+    phase = compile_phases.using(processes=1).cold(starts.leaves_a_dead_child_behind)
     assert not psutil.pid_exists(phase.output)
 
 

@@ -127,7 +127,7 @@ def test_bad_input(compile_phases, call, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_the_fixture_takes_options_and_marker(inner):
+def test_the_fixture_takes_options_and_marker(inner, offline_here):
     result = inner(
         """
         import pytest
