@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -18,6 +19,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from pytest_compilepool import proctree
@@ -361,6 +363,13 @@ class TestInnocent:
             assert own.leaks() == []
             for key in tree:
                 os.kill(key.pid, signal.SIGKILL)
+
+        def gone(pid: int) -> bool:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)  # a dead parent's child comes to this process, a subreaper
+            return not psutil.pid_exists(pid)
+
+        wait_until(lambda: all(gone(key.pid) for key in tree))
 
     def test_resource_tracker_of_multiprocessing(self, account: Any) -> None:
         resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
