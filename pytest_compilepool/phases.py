@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from pytest_compilepool.counters.interpreter import named_counts, pool_counts
 from pytest_compilepool.fresh import callables, values
 from pytest_compilepool.fresh.callables import START_METHODS, BadInput, check_function, seconds
 from pytest_compilepool.fresh.order import Answer, Order
-from pytest_compilepool.fresh.run import OUTPUT, Folders, run
+from pytest_compilepool.fresh.run import OUTPUT, Folders, log_tail, run
+from pytest_compilepool.pool.policy import BadProcesses, parse_processes
 from pytest_compilepool.records import JobRecord
 from pytest_compilepool.targets import BadTarget, parse_target
 
@@ -28,7 +29,7 @@ _COMPILING = (
 )
 
 # What a compile leaves in the caches: folders of Inductor's with a file for each artifact, and binaries.
-_SAVED = ("aotautograd", "fxgraph")
+_SAVED = {"aotautograd", "fxgraph"}
 _COMPILED = (".so", ".cubin", ".hsaco")
 
 
@@ -77,7 +78,14 @@ class Phase:
 
     @property
     def in_process_compiles(self) -> int:
-        """Triton kernels that the interpreter compiled itself; what was found in a cache does not count."""
+        """Triton kernels that the interpreter compiled itself; what was found in a cache does not count.
+
+        Raises BadInput with a Triton that tells nobody what it compiles (before 3.4).
+        """
+        if self.answer.deaf:
+            raise BadInput(
+                "in_process_compiles: this Triton tells nobody what it compiles (3.4 and later do)"
+            )
         return sum(not seen.cached for seen in self.answer.compiles)
 
     def compiled(self) -> list[str]:
@@ -87,17 +95,30 @@ class Phase:
         if self.jobs:
             names = ", ".join(sorted({job.kernel or job.function for job in self.jobs}))
             found.append(f"{len(self.jobs)} jobs went to the pool: {names}")
-        if self.in_process_compiles:
+        found += [f"it cannot be told: {source}: {doubt}" for source, doubt in self.answer.doubts.items()]
+        found += self._more_than_loaded()
+        if not self.answer.deaf and self.in_process_compiles:
             names = ", ".join(sorted({seen.kernel for seen in self.answer.compiles if not seen.cached}))
             found.append(
                 f"{self.in_process_compiles} kernels were compiled in the interpreter itself: {names}"
             )
-        new = [file for file in self.files if file.endswith(_COMPILED) or file.split("/")[1] in _SAVED]
+        new = [file for file in self.files if file.endswith(_COMPILED) or _SAVED & {*Path(file).parts}]
         if new:
             found.append(
                 f"{len(new)} new files in the caches: {', '.join(new[:4])}{' ...' if len(new) > 4 else ''}"
             )
         return found
+
+    def _more_than_loaded(self) -> Iterator[str]:
+        """Where caches are off nothing is missed, and nothing is saved."""
+        moved = self.answer.moved
+        graphs = moved.get("aot_autograd.total", 0)
+        # vLLM loads its own artifacts, and traces graphs of those that it has not split again.
+        if graphs > self.artifacts_loaded > 0 and not any(name.startswith("vllm.") for name in moved):
+            yield f"{graphs} graphs were asked for, and {self.artifacts_loaded} loaded from a cache"
+        generated = moved.get("metrics.inductor_code_gen_cumulative_compile_time_us", 0)
+        if generated:
+            yield f"code was generated for {generated / 1e6:.3f} s"
 
     def assert_nothing_compiled(self) -> None:
         """Raises WarmStartCompiled, with everything that was compiled, or if nothing was loaded either."""
@@ -146,12 +167,13 @@ class Phases:
                 parse_target(target, "compile_phases.using(): target")
             except BadTarget as error:
                 raise BadInput(str(error)) from None
-        if processes is not None and (
-            isinstance(processes, bool) or not isinstance(processes, int) or processes < 1
-        ):
-            raise BadInput(
-                f"compile_phases.using(): processes={processes!r} is not allowed; allowed: a whole number from 1"
-            )
+        if processes is not None:
+            try:
+                processes = parse_processes(processes, "compile_phases.using(): processes")
+            except BadProcesses as error:
+                raise BadInput(str(error)) from None
+        if environment is not None:
+            environment = callables.environment(environment, "compile_phases.using()")
         if limit is not None:
             seconds(limit, "limit", "compile_phases.using()")
         if start_method is not None and start_method not in START_METHODS:
@@ -220,12 +242,16 @@ class Phases:
             if failure.type in ("BadInput", "OfflineUnsupported"):
                 raise BadInput(f"{origin}: {failure.text}")
             raise PhaseFailed(f"{origin}: {failure.type} in stage {failure.stage!r}\n{failure.trace}")
-        (output,) = values.read(str(folders.run / OUTPUT))
-        numbers = {**answer.moved, **pool_counts(answer.jobs, answer.compiles)}
+        if answer.faults:
+            raise PhaseFailed(
+                f"{origin}: {'; '.join(answer.faults)}\nthe end of its log:\n{log_tail(folders.run)}"
+            )
+        (call,) = values.read(str(folders.run / OUTPUT))
+        numbers = {**answer.moved, **pool_counts(answer.jobs, None if answer.deaf else answer.compiles)}
         new = sorted(_files(self._caches / "caches") - before)
         return Phase(
             name,
-            output,
+            call["output"],
             named_counts(numbers, f"{origin}: counters"),
             tuple(answer.jobs),
             answer.seconds,

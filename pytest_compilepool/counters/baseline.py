@@ -104,7 +104,10 @@ class Baseline(Block):
         books = self._books
         moves = [move for move in self._reader.moves(before, after) if not left_out(move.name)]
         doubts = [f"{move.name} {move.doubt}" for move in moves if move.doubt]
-        doubts += [*before.failed.values(), *after.failed.values()]
+        general = self._reader.doubts(before, after)
+        doubts += [
+            f"{source}.*: {why}" for source, why in general.items() if not any(why in d for d in doubts)
+        ]
         if doubts:
             raise BadBaseline(f"{books.path}: {self._name!r} was not written: {'; '.join(doubts)}")
         counters = {move.name: move.by for move in moves}

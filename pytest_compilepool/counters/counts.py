@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping
 
 from pytest_compilepool.counters.errors import HIDDEN
 
 __tracebackhide__ = HIDDEN
 
+_SENTENCES = ("graph_break.", "unimplemented.")
 _TIME = ("_us", "_ns", "_ms", "_s")
 # How often something was measured, which is as often as it took.
 _MEASUREMENTS = ("inductor.benchmarking.", "inductor.coordesc_tuning_bench")
@@ -16,7 +18,9 @@ _MEASUREMENTS = ("inductor.benchmarking.", "inductor.coordesc_tuning_bench")
 
 def is_measured(name: str) -> bool:
     """Whether a counter holds measurements (of time, or how many it took): it never moves the same twice."""
-    return name.endswith(_TIME) or name.startswith(_MEASUREMENTS)
+    # What a graph break says may end like a time, too; it is a sentence, and no measurement.
+    timed = name.endswith(_TIME) and bool(re.fullmatch(r"[\w.]+", name)) and not name.startswith(_SENTENCES)
+    return timed or name.startswith(_MEASUREMENTS)
 
 
 class Distinct(int):

@@ -29,18 +29,20 @@ def moved_between(reader: Reader, before: Reading, after: Reading) -> dict[str, 
     return {move.name: move.by for move in reader.moves(before, after)}
 
 
-def pool_counts(jobs: Iterable[JobRecord], compiles: Iterable[TritonCompile]) -> dict[str, int]:
-    """The pool's own counters from its records. compiles: what Triton did in the interpreter itself."""
+def pool_counts(jobs: Iterable[JobRecord], compiles: Iterable[TritonCompile] | None) -> dict[str, int]:
+    """The pool's own counters from its records. compiles: what Triton did in the interpreter itself; None: unknown."""
     jobs = list(jobs)
     ended = {
         outcome: sum(job.outcome == outcome for job in jobs) for outcome in ("done", "failed", "cancelled")
     }
-    return {
+    counts = {
         "pool.jobs_submitted": len(jobs),
         **{f"pool.jobs_{outcome}": number for outcome, number in ended.items()},
         "pool.workers_used": len({job.worker for job in jobs if job.worker is not None}),
-        "pool.in_process_compiles": sum(not seen.cached for seen in compiles),
     }
+    if compiles is not None:
+        counts["pool.in_process_compiles"] = sum(not seen.cached for seen in compiles)
+    return counts
 
 
 def named_counts(numbers: Mapping[str, int], origin: str) -> Counts:

@@ -108,6 +108,16 @@ class Reader:
         ]
         return [move for name in moved if (move := self.move(name, before, after)).by]
 
+    def doubts(self, before: Reading, after: Reading) -> dict[str, str]:
+        """Why what moved between two readings is not all that did, a sentence each, by source."""
+        found: dict[str, str] = {}
+        for source in self._sources:
+            failed = before.failed.get(source.name) or after.failed.get(source.name)
+            doubt = failed or doubt_about(source, "", before.stamps.get(source.name))
+            if doubt:
+                found[source.name] = doubt
+        return found
+
     def _help(self, name: str, source: CounterSource, reading: Reading) -> str:
         why = source.explain(short_name(source, name))
         near = self._nearest(name, reading)

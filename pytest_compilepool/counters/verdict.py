@@ -70,8 +70,10 @@ def judge(
         else:
             verdict.others.append(Row(move, "", move.doubt or ("measured" if is_measured(name) else "")))
     if exact:
-        for source, sentence in {**before.failed, **after.failed}.items():
-            verdict.wrong.append(Row(Move(f"{source}.*", 0, 0, 0), repr(unchanged), sentence))
+        said = {row.remark for row in verdict.wrong}
+        for source, sentence in reader.doubts(before, after).items():
+            if sentence not in said:
+                verdict.wrong.append(Row(Move(f"{source}.*", 0, 0, 0), repr(unchanged), sentence))
     verdict.others.sort(key=lambda row: is_measured(row.move.name))
     return verdict
 

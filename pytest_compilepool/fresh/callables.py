@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import os
 import pickle
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+# Modules that a fresh interpreter has by the same names.
+_EVERYWHERE = frozenset({"torch", "triton", "numpy", *sys.stdlib_module_names})
 
 START_METHODS = ("subprocess", "fork", "spawn")
 
@@ -78,16 +82,54 @@ def seconds(value: object, name: str, origin: str) -> float:
     return float(value)
 
 
+RESERVED = frozenset(
+    {
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TRITON_CACHE_DIR",
+        "VLLM_CACHE_ROOT",
+        "TORCHINDUCTOR_COMPILE_THREADS",
+        "TORCHINDUCTOR_WORKER_START",
+        "COMPILEPOOL_SESSION",
+    }
+)
+"""Variables that a fresh interpreter is given, and nobody else may set."""
+
+
+def environment(value: object, origin: str) -> dict[str, str | None]:
+    """Variables to set, or with None to unset, if it is that. Raises BadInput."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise BadInput(
+            f"{origin}: environment={value!r} is not allowed; allowed: a dict of texts, or None to unset"
+        )
+    for name, text in value.items():
+        wrong = not isinstance(name, str) or not name or "=" in name or "\0" in name
+        if wrong or not (text is None or (isinstance(text, str) and "\0" not in text)):
+            raise BadInput(
+                f"{origin}: environment: {name!r}: {text!r} is not allowed; allowed: the name of a variable and a text, "
+                "or None to unset it"
+            )
+        if name in RESERVED:
+            raise BadInput(
+                f"{origin}: environment: {name} is not allowed; it is set for each interpreter: what is compiled must "
+                "end up where it is looked for"
+            )
+    return dict(value)
+
+
 def pack(values: Any, origin: str) -> Parcel:
     """Values as a parcel. Raises BadInput where something in it cannot be pickled."""
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer)
     try:
-        data = pickle.dumps(values, protocol=pickle.HIGHEST_PROTOCOL)
+        pickler.dump(values)
     except Exception as error:  # whatever a __reduce__ of somebody's raises
         raise BadInput(
             f"{origin}: this cannot be sent to a fresh interpreter: {type(error).__name__}: {error}; allowed is "
             "what can be pickled: functions and classes of importable modules, tensors, nn.Modules, plain values"
         ) from None
-    return Parcel(tuple(_modules_in(data)), data)
+    return Parcel(tuple(_files_of(sorted(pickler.modules))), buffer.getvalue())
 
 
 def unpack(parcel: Parcel) -> Any:
@@ -126,23 +168,24 @@ def load_module(name: str, file: str) -> types.ModuleType:
     return module
 
 
-def _modules_in(data: bytes) -> Iterable[tuple[str, str]]:
-    """The modules of files (not of torch or the standard library) that a pickle names."""
-    import pickletools
+class _Pickler(pickle.Pickler):
+    """Notes the modules of all functions and classes that a pickle names."""
 
-    seen: set[str] = set()
-    strings: list[str] = []
-    for opcode, argument, _ in pickletools.genops(data):
-        if isinstance(argument, str):
-            # GLOBAL says "module name" at once, STACK_GLOBAL takes two strings from before.
-            strings += argument.split(" ", 1) if opcode.name == "GLOBAL" else [argument]
-    for name in strings:
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
-        if module is None or name in seen or not file or not file.endswith(".py"):
-            continue
-        seen.add(name)
-        if name.partition(".")[0] not in ("torch", "triton", "numpy", "functools", "collections"):
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.modules: set[str] = set()
+
+    def reducer_override(self, value: Any) -> Any:
+        named = value if isinstance(value, (type, types.FunctionType)) else type(value)
+        self.modules.add(str(named.__module__))
+        return NotImplemented
+
+
+def _files_of(modules: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Those that come from files, other than torch's and the standard library's, with their file."""
+    for name in modules:
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file and file.endswith(".py") and name.partition(".")[0] not in _EVERYWHERE:
             yield name, os.path.abspath(file)
 
 

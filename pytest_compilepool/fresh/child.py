@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import random
+import signal
 import sys
 import time
 import traceback
@@ -19,9 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pytest_compilepool import proctree
 from pytest_compilepool.fresh import callables, values
 from pytest_compilepool.fresh.order import Answer, Failure, Order
-from pytest_compilepool.fresh.run import ANSWER, ORDER, OUTPUT, STAGE
+from pytest_compilepool.fresh.run import ANSWER, EXIT_SECONDS, ORDER, OUTPUT, STAGE
+from pytest_compilepool.leaks.processes import adopt_orphans, stop_adopting
+from pytest_compilepool.pool import closing
+
+_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+_PR_SET_PDEATHSIG = 1
 
 
 class Work:
@@ -77,11 +84,16 @@ class Work:
         # Before the pool: what a module does to the environment when it is imported, the sidecar is to know.
         if self.order.before is not None:
             callables.unpack(self.order.before)()
-        self._function, self._arguments, self._keywords = callables.unpack(self.order.work)
+        self._function, _, _ = callables.unpack(self.order.work)
         self._warm()
         self.stage("make the arguments")
         self._device()
-        self._make_arguments()
+        if self.order.target is not None:
+            from pytest_compilepool.fresh.elsewhere import on_the_target
+
+            self._open.enter_context(self._gpu.tensors())
+            self._function = on_the_target(self._function)
+        self._arguments, self._keywords = self._make_arguments()
 
     def _offline(self) -> None:
         if self.order.target is None:
@@ -134,20 +146,21 @@ class Work:
         else:
             self.answer.device = "cpu"
 
-    def _make_arguments(self) -> None:
-        """Arguments may come as a function that makes them; on a GPU that is not there they have no data."""
-        if self.order.target is not None:
-            self._open.enter_context(self._gpu.tensors())
-        if callable(self._arguments):
+    def _make_arguments(self) -> tuple[Any, Any]:
+        """New ones each time: a function may change what it is given.
+
+        They may come as a function that makes them; on a GPU that is not there they have no data.
+        """
+        _, arguments, keywords = callables.unpack(self.order.work)
+        if callable(arguments):
             self._seed()
-            made = self._arguments()
-            self._arguments = tuple(made) if isinstance(made, (list, tuple)) else (made,)
+            made = arguments()
+            arguments = tuple(made) if isinstance(made, (list, tuple)) else (made,)
         if self.order.target is not None:
             from pytest_compilepool.fresh.elsewhere import on_the_target
 
-            self._function = on_the_target(self._function)
-            self._arguments = on_the_target(self._arguments)
-            self._keywords = on_the_target(self._keywords)
+            arguments, keywords = on_the_target(arguments), on_the_target(keywords)
+        return arguments, keywords
 
     # -- the work itself ---------------------------------------------------------------------------------
 
@@ -157,24 +170,21 @@ class Work:
         self.stage("call the function")
         function = self._function
         if self.order.compile is not None:
-            function = torch.compile(function, **self.order.compile)
+            function = torch.compile(function, **callables.unpack(self.order.compile))
         with self._watched():
             outputs = [self._one_call(function, number) for number in range(self.order.calls)]
         self.stage("write what came out")
         values.write(outputs, str(self.folder / OUTPUT))
 
     def _one_call(self, function: Any, number: int) -> Any:
-        import copy
-
         import torch
 
-        arguments, keywords = self._arguments, self._keywords
-        if self.order.calls > 1:
-            # A function may change its arguments: every call gets what the first one got.
-            arguments, keywords = copy.deepcopy((arguments, keywords))
+        arguments, keywords = self._make_arguments() if number else (self._arguments, self._keywords)
         self._seed()
         began = time.monotonic()
         output = function(*arguments, **keywords)
+        if os.getpid() != self.answer.pid:
+            os._exit(0)  # a fork that the function has made and let come back: it has nothing to say
         if self.order.target is None and torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.synchronize()
         took = time.monotonic() - began
@@ -182,7 +192,10 @@ class Work:
             self.answer.later_calls.append(took)
         else:
             self.answer.seconds["call"] = took
-        return values.portable(output)
+        changed = {**values.tensors_in(arguments), **values.tensors_in(keywords, "keywords")}
+        told = {**values.tensors_in(output, "output"), **changed}
+        self.answer.devices = {place: str(tensor.device) for place, tensor in told.items()}
+        return {"output": values.portable(output), "changed": values.portable(changed)}
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -202,12 +215,14 @@ class Work:
                 yield
             finally:
                 answer = self.answer
-                answer.moved = moved_between(reader, before, reader.read())
+                after = reader.read()
+                answer.moved = moved_between(reader, before, after)
+                answer.doubts = reader.doubts(before, after)
+                answer.caches = {name: os.environ.get(name, "") for name in _CACHES}
                 answer.compiles, answer.asked = compiles.compiles, asked.asked
                 answer.cpp_threads = sorted(asked.cpp_threads)
                 answer.parallel = parallel_feature()
-                if compiles.deaf:
-                    answer.notes.append("this Triton tells nobody what it compiles (older than 3.4)")
+                answer.deaf = compiles.deaf
                 if self._pool is not None:
                     answer.jobs = self._pool.job_records
 
@@ -218,6 +233,9 @@ class Work:
 
         random.seed(self.order.seed)
         torch.manual_seed(self.order.seed)
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.seed(self.order.seed)
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -231,6 +249,8 @@ class Work:
 def main(folder: str) -> int:
     """Do the order in a folder. Returns the exit status: 0 if an answer was written, whatever it says."""
     where = Path(folder)
+    _die_with_the_parent()
+    orphans = adopt_orphans()
     with open(where / ORDER, "rb") as file:
         order: Order = pickle.load(file)
     sys.path[:] = order.path
@@ -238,11 +258,27 @@ def main(folder: str) -> int:
     faulthandler.enable()
     faulthandler.dump_traceback_later(order.limit, exit=True)
     answer = Work(order, where).run()
-    faulthandler.cancel_dump_traceback_later()
+    closing.end_processes([row.key for row in proctree.descendants(os.getpid())])
+    stop_adopting(orphans)
     unfinished = where / f"{ANSWER}.part"
-    unfinished.write_text(json.dumps(answer.as_json()), encoding="utf-8")
-    os.replace(unfinished, where / ANSWER)
+    try:
+        unfinished.write_text(json.dumps(answer.as_json()), encoding="utf-8")
+        os.replace(unfinished, where / ANSWER)
+    except OSError as error:
+        print(f"compilepool: the answer could not be written to {where}: {error}", file=sys.stderr)
+        return 1
+    # A thread or an exit handler may still keep it.
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
     return 0
+
+
+def _die_with_the_parent() -> None:
+    """Where the kernel offers it: who is killed cannot end what he has started."""
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 if __name__ == "__main__":

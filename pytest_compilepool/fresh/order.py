@@ -19,7 +19,7 @@ class Order:
 
     work: a parcel with (function, positional arguments or a function that makes them, keyword arguments).
     processes: 1 means no pool; start_method: of the pool; target: name of a GPU that is not there, or None;
-    calls: how often the function is called with the same arguments; compile: arguments for `torch.compile`, or
+    calls: how often the function is called with the same arguments; compile: a parcel with arguments for `torch.compile`, or
     None where the function compiles by itself; seed: set before each call, or None; before: a parcel with a
     function that is called before anything is compiled, or None. ready_timeout, shutdown_timeout, limit: seconds.
     """
@@ -30,7 +30,7 @@ class Order:
     start_method: str = "subprocess"
     target: str | None = None
     calls: int = 1
-    compile: dict[str, Any] | None = None
+    compile: Parcel | None = None
     seed: int | None = 0
     before: Parcel | None = None
     ready_timeout: float = 60.0
@@ -52,12 +52,14 @@ class Failure:
 class Answer:
     """What happened. Everything in it is plain, so that it can be written as JSON.
 
-    seconds: import_torch, warm, ready, call (the first), all by name; later_calls: seconds of the others;
-    moved: counters that moved; before: counters before; jobs: of the pool; workers: pids of the pool's
-    workers when it was ready; compiles: of Triton in the interpreter itself; asked: kernels that Inductor
-    asked for; parallel: torch's own witness, once a compile; cpp_threads: names of threads that compiled C++;
-    launches: kernels that a GPU that is not there would have been given; versions: of torch, triton, Python;
-    environment: variables that a worker had and the interpreter had not, or had otherwise.
+    pid: of the interpreter; stage: where it had got to; device: what it compiled for. seconds: import_torch, warm,
+    ready, call (the first), shutdown, by name; later_calls: seconds of the others. moved: counters that moved;
+    doubts: why that is not all, by source. jobs: of the pool; sidecar, workers: its pids when it was ready;
+    compiles: of Triton in the interpreter itself; asked: kernels that Inductor asked for; parallel: torch's own
+    witness, once a compile; cpp_threads: names of threads that compiled C++; launches: kernels that a GPU that is
+    not there would have been given; devices: of the tensors that came out, by where they are; caches: the cache folders
+    in effect after the calls; versions: of torch, triton, Python; shutdown: how the pool ended; faults: what went
+    wrong besides, a phrase each; deaf: this Triton (before 3.4) tells nobody what it compiles, so `compiles` is empty.
     """
 
     failure: Failure | None = None
@@ -79,8 +81,12 @@ class Answer:
     cpp_threads: list[str] = field(default_factory=list)
     launches: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+    caches: dict[str, str] = field(default_factory=dict)
     shutdown: str = ""
-    notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    deaf: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """As plain values."""

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,13 @@ _BOOT = (
 SPARE = 20.0
 """Seconds beyond its own limit after which an interpreter is ended from outside: by then it has ended itself."""
 
-_LOG_LINES = 60
+EXIT_SECONDS = 10.0
+"""Seconds that an interpreter may take to exit once it has answered; then it ends itself."""
+
+_LOG_LINES, _LOG_WIDTH = 60, 400
+
+# So faulthandler says it.
+_TIMEOUT = re.compile(r"^Timeout \(\d+:\d\d:\d\d", re.MULTILINE)
 
 
 class FreshFailed(RuntimeError):
@@ -82,7 +89,17 @@ def run(order: Order, folders: Folders, environment: Mapping[str, str | None] | 
             code = _wait(child, order.limit + SPARE)
         finally:
             _end(child, tag)
-    return _answer(folders.run, code, order.limit)
+    answer = _answer(folders.run, child.pid, code, order.limit)
+    answer.faults += _moved(answer, folders)
+    return answer
+
+
+def _moved(answer: Answer, folders: Folders) -> Iterator[str]:
+    """Caches that were put elsewhere: what is in them nobody will look at. Below the folders that were given they
+    may be: vLLM puts Inductor's into its own."""
+    for name, folder in answer.caches.items():
+        if not Path(folder).is_relative_to(folders.triton.parent):
+            yield f"{name} was moved to {folder or 'nowhere'}: what was compiled there is not looked at"
 
 
 def command_to_repeat(folder: Path) -> str:
@@ -93,6 +110,8 @@ def command_to_repeat(folder: Path) -> str:
 
 def _environment(order: Order, folders: Folders, extra: Mapping[str, str | None]) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    # Sets of texts in the same order in each interpreter, or two of them would seem to differ.
+    environment.setdefault("PYTHONHASHSEED", "0")
     environment |= {
         "TORCHINDUCTOR_CACHE_DIR": str(folders.inductor),
         "TRITON_CACHE_DIR": str(folders.triton),
@@ -126,6 +145,7 @@ def _end(child: subprocess.Popen[bytes], tag: str) -> None:
     if child.poll() is None and own is not None:
         tree.append(own.key)
     tree += [row.key for row in proctree.strays(child.pid, tag, rows)]
+    tree += [row.key for row in rows.values() if _is_in(row.pid, child.pid) and row.key not in tree]
     closing.end_processes(tree)
     try:
         child.wait(closing.KILL_GRACE)
@@ -140,24 +160,39 @@ def _reap_session(session: int) -> None:
     for row in proctree.table().values():
         if row.dead and row.parent == os.getpid() and row.pid != session:
             try:
-                if os.getsid(row.pid) == session:
+                if _is_in(row.pid, session):
                     os.waitpid(row.pid, os.WNOHANG)
-            except OSError:
+            except ChildProcessError:
                 continue  # somebody else was faster
 
 
-def _answer(folder: Path, code: int | None, limit: float) -> Answer:
+def _is_in(pid: int, session: int) -> bool:
+    """Whether a process belongs to a session of the kernel's."""
+    try:
+        return os.getsid(pid) == session
+    except OSError:
+        return False
+
+
+def _answer(folder: Path, pid: int, code: int | None, limit: float) -> Answer:
     try:
         told = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         told = None
-    if told is not None:
-        return Answer.from_json(told)
-    stage = _text(folder / STAGE) or "start"
-    # So faulthandler says it, in the interpreter itself.
-    if code is None or "\nTimeout (" in "\n" + _text(folder / LOG):
+    timed_out = code is None or (code == 1 and bool(_TIMEOUT.search(_end_of(folder / LOG))))
+    if told is not None and told.get("pid") == pid:
+        answer = Answer.from_json(told)
+        if code is not None and code < 0:
+            answer.faults.append(f"the interpreter was killed by signal {-code} after it had answered")
+        elif timed_out:
+            answer.faults.append(
+                f"the interpreter did not exit within {EXIT_SECONDS:g} s after it had answered"
+            )
+        return answer
+    stage = _end_of(folder / STAGE) or "start"
+    if timed_out:
         how = f"was still at it after {limit:g} s and was ended"
-    elif code < 0:
+    elif code is not None and code < 0:
         how = f"was killed by signal {-code}"
     else:
         how = f"ended with status {code} and no answer"
@@ -168,13 +203,19 @@ def _answer(folder: Path, code: int | None, limit: float) -> Answer:
 
 
 def log_tail(folder: Path) -> str:
-    """The last lines of what a run printed, indented."""
-    lines = _text(folder / LOG).splitlines()[-_LOG_LINES:]
-    return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+    """The last lines of what a run printed, indented; long ones are cut."""
+    lines = [
+        line if len(line) <= _LOG_WIDTH else f"{line[:_LOG_WIDTH]} ..."
+        for line in _end_of(folder / LOG).splitlines()
+    ]
+    return "\n".join(f"    {line}" for line in lines[-_LOG_LINES:]) or "    (nothing)"
 
 
-def _text(file: Path) -> str:
+def _end_of(file: Path) -> str:
+    """The end of a text file, at most 64 KiB; an empty text where there is none."""
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        with open(file, "rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - 65536))
+            return stream.read().decode(errors="replace")
     except OSError:
         return ""

@@ -26,20 +26,33 @@ class Shape:
 
 
 def leaves(value: Any, path: str = "output") -> list[tuple[str, Any]]:
-    """Every tensor and plain value in what a function returned, with where it is: `output[0]['logits']`.
+    """Every tensor, plain value and container in what a function returned, with where it is: `output[0]['logits']`.
 
     Raises BadInput for anything but tensors, plain values, and lists, tuples and dicts of them.
     """
     if isinstance(value, Mapping):
-        return [leaf for key, item in value.items() for leaf in leaves(item, f"{path}[{key!r}]")]
+        parts = [leaf for key, item in value.items() for leaf in leaves(item, f"{path}[{_key(key, path)!r}]")]
+        return [(path, "dict"), *parts]
     if isinstance(value, (list, tuple)):
-        return [leaf for at, item in enumerate(value) for leaf in leaves(item, f"{path}[{at}]")]
-    if isinstance(value, (*_PLAIN, Shape)) or is_tensor(value):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        parts = [leaf for at, item in enumerate(value) for leaf in leaves(item, f"{path}[{at}]")]
+        return [(path, f"{kind} of {len(value)}"), *parts]
+    # Not subclasses: an enum or a number of numpy's is not what comes back.
+    if type(value) in (*_PLAIN, Shape) or is_tensor(value):
         return [(path, value)]
     raise BadInput(
         f"{path} is of type {type(value).__module__}.{type(value).__qualname__}; allowed are tensors, numbers, "
         "texts, None, and lists, tuples and dicts of them"
     )
+
+
+def _key(key: Any, path: str) -> Any:
+    plain = type(key) in _PLAIN or (type(key) is tuple and all(type(part) in _PLAIN for part in key))
+    if not plain:
+        raise BadInput(
+            f"{path} has the key {key!r} of type {type(key).__qualname__}; allowed are plain values"
+        )
+    return key
 
 
 def is_tensor(value: object) -> bool:
@@ -56,7 +69,7 @@ def portable(value: Any, path: str = "output") -> Any:
     Raises BadInput as `leaves` does, and for a tensor whose layout is not strided.
     """
     if isinstance(value, Mapping):
-        return {key: portable(item, f"{path}[{key!r}]") for key, item in value.items()}
+        return {_key(key, path): portable(item, f"{path}[{key!r}]") for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items = [portable(item, f"{path}[{at}]") for at, item in enumerate(value)]
         return items if isinstance(value, list) else tuple(items)
@@ -69,14 +82,34 @@ def portable(value: Any, path: str = "output") -> Any:
 def _portable_tensor(tensor: Any, path: str) -> Any:
     import torch
 
-    if tensor.layout != torch.strided:
-        raise BadInput(f"{path} is a tensor of layout {tensor.layout}; allowed: strided (call to_dense())")
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        kind = (
+            "quantized"
+            if tensor.is_quantized
+            else "nested"
+            if tensor.is_nested
+            else f"of layout {tensor.layout}"
+        )
+        raise BadInput(
+            f"{path} is a tensor that is {kind}; allowed: strided ones (to_dense(), dequantize(), ...)"
+        )
     if tensor.is_meta or hasattr(tensor, "fake_mode"):
         return Shape(
             tuple(map(int, tensor.shape)), tuple(tensor.stride()), str(tensor.dtype), str(tensor.device)
         )
     # A copy of its own: a view would take the whole storage along.
     return tensor.detach().resolve_conj().resolve_neg().to("cpu", copy=True)
+
+
+def tensors_in(value: Any, path: str = "arguments") -> dict[str, Any]:
+    """The tensors in lists, tuples and dicts, by where they are; other values are passed over."""
+    if isinstance(value, Mapping):
+        items = [(f"{path}[{key!r}]", item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple)):
+        items = [(f"{path}[{at}]", item) for at, item in enumerate(value)]
+    else:
+        return {path: value} if is_tensor(value) else {}
+    return {place: tensor for at, item in items for place, tensor in tensors_in(item, at).items()}
 
 
 def write(value: Any, file: str) -> None:

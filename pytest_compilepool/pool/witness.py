@@ -12,6 +12,7 @@ import os
 import struct
 import tempfile
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -78,6 +79,8 @@ class Ledger:
         else:
             self._fd, self._file = tempfile.mkstemp(prefix="compilepool-jobs-")
             self.path = self._file
+        # Whoever forgets to close it does not keep the descriptor; a fork of this process leaves its own alone.
+        self._finalizer = weakref.finalize(self, _let_go, self._fd, self._file, os.getpid())
         self._read = 0
         self._entries: dict[int, Entry] = {}
 
@@ -108,7 +111,11 @@ class Ledger:
         if self._fd < 0:
             return
         self.entries()
-        fd, self._fd = self._fd, -1
-        os.close(fd)
-        if self._file is not None:
-            os.unlink(self._file)
+        self._fd = -1
+        self._finalizer()
+
+
+def _let_go(fd: int, file: str | None, owner: int) -> None:
+    os.close(fd)
+    if file is not None and os.getpid() == owner:
+        os.unlink(file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,11 +18,17 @@ from pytest_compilepool.torch_compat.pools import has_owner, live_pools
 _UTILS = "torch._dynamo.utils"
 
 
+_ALWAYS = "stats"
+
+
 class CountersWatch:
     """Whether torch's counters were cleared since this object was made."""
 
     def __init__(self) -> None:
-        self._groups = dict(_groups())
+        groups = _groups()
+        if isinstance(groups, defaultdict):
+            groups[_ALWAYS]  # there from the first compile on: without any group nothing could be seen to go
+        self._groups = dict(groups)
         # The pattern matcher puts a copy in the place of its own group: only there another object says nothing.
         self._copied = {"inductor", os.environ.get("TORCHINDUCTOR_PATTERN_MATCH_BACKEND", "inductor")}
 

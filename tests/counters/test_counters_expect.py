@@ -184,6 +184,22 @@ def test_torchs_counters_cleared_in_the_block(counters):
     assert ["inductor.fxgraph_cache_miss", "0", "0", "0", "0", "cleared", "meanwhile"] in rows
 
 
+def test_cleared_before_anything_was_counted(counters):
+    """Nothing was there to be missed, and nothing is: both readings are empty."""
+    from torch._dynamo.utils import counters as torchs
+
+    def body():
+        torchs["inductor"]["fxgraph_cache_miss"] += 1
+        torchs.clear()
+
+    torchs.clear()
+    table = refused(counters, {"inductor.fxgraph_cache_miss": 0}, body)
+    assert "cleared meanwhile" in table
+    torchs.clear()
+    rows = lines_of(refused(counters, {}, body, exact=True))
+    assert ["torch.*", "unchanged", "0", "0", "0", "cleared", "meanwhile"] in rows
+
+
 def test_torchs_own_copying_is_no_clearing(counters):
     """Its pattern matcher puts a copy of its group in the place of the group."""
     from torch._dynamo.utils import counters as torchs

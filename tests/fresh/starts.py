@@ -51,6 +51,59 @@ def leaves_a_dead_child_behind() -> int:
     return child.pid
 
 
+def forks_and_comes_back() -> int:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        os.fork()
+    return os.getpid()
+
+
+def never_exits() -> int:
+    """A handler that runs after the answer was written waits for ever."""
+    import atexit
+    import threading
+
+    atexit.register(threading.Event().wait)
+    return 1
+
+
+def waits_for_ever(path: str) -> None:
+    import threading
+
+    Path(path).write_text(str(os.getpid()))
+    threading.Event().wait()
+
+
+def one_with_caches_and_one_without(x: Any) -> Any:
+    import torch
+    from torch._inductor import config
+
+    y = torch.compile(torch.sin)(x)
+    with config.patch(force_disable_caches=True):
+        return torch.compile(torch.cos)(y)
+
+
+def moves_the_cache(path: str) -> int:
+    os.environ["TRITON_CACHE_DIR"] = path
+    return 1
+
+
+def moves_the_cache_within() -> int:
+    """As vLLM does."""
+    os.environ["TRITON_CACHE_DIR"] = os.path.join(os.environ["VLLM_CACHE_ROOT"], "triton")
+    return 1
+
+
+def clears_the_counters(x: Any) -> Any:
+    import torch._dynamo.utils
+
+    y = model(x)
+    torch._dynamo.utils.counters.clear()
+    return y
+
+
 def raises_far_away() -> None:
     raise KeyError("planted far away")
 

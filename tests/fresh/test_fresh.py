@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import json
 import os
 import pickle
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -15,7 +18,9 @@ import pytest
 import starts
 
 from pytest_compilepool.fresh import callables, values
+from pytest_compilepool.fresh import run as fresh_run
 from pytest_compilepool.fresh.callables import BadInput, check_function, pack, unpack
+from pytest_compilepool.phases import PhaseFailed
 
 torch = pytest.importorskip("torch", reason="a fresh interpreter imports torch")
 
@@ -64,8 +69,6 @@ def test_these_are_not():
 
 
 def test_a_function_of_main_is_told_so(tmp_path):
-    import subprocess
-
     script = tmp_path / "script.py"
     script.write_text(
         "from pytest_compilepool.fresh.callables import check_function\n"
@@ -102,6 +105,24 @@ def test_a_module_that_cannot_be_imported_by_its_name_is_loaded_from_its_file(tm
             del sys.modules[known]
 
 
+def test_every_module_that_a_value_needs_is_sent_along(tmp_path):
+    (tmp_path / "outer_there.py").write_text("class Outer:\n    pass\n")
+    (tmp_path / "inner_there.py").write_text("class Inner:\n    pass\n\ndef f():\n    pass\n")
+    names = "place_a.outer_there", "place_b.inner_there"
+    try:
+        outer, inner = (
+            callables.load_module(name, f"{tmp_path}/{name.partition('.')[2]}.py") for name in names
+        )
+        value = outer.Outer()
+        value.inside = [inner.Inner()]
+        assert [name for name, _ in pack(value, "here").modules] == list(names)
+        value.inside = {"a": functools.partial(inner.f)}
+        assert [name for name, _ in pack(value, "here").modules] == list(names)
+    finally:
+        for known in [known for known in sys.modules if known.startswith(("place_a", "place_b"))]:
+            del sys.modules[known]
+
+
 # -- which values ------------------------------------------------------------------------------------------------
 
 
@@ -133,11 +154,18 @@ def test_a_tensor_without_data_comes_back_as_its_shape(tmp_path):
     assert values.read(str(tmp_path / "value")) == [values.Shape((2, 3), (3, 1), "torch.float32", "meta")]
 
 
+class Kind(int, enum.Enum):
+    ONE = 1
+
+
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
         ([1, {"a": {1, 2}}], r"output\[1\]\['a'\] is of type builtins.set; allowed are tensors"),
-        (torch.eye(2).to_sparse(), r"output is a tensor of layout torch.sparse_coo; allowed: strided"),
+        (
+            torch.eye(2).to_sparse(),
+            r"output is a tensor that is of layout torch.sparse_coo; allowed: strided",
+        ),
     ],
 )
 def test_other_values_are_refused(value, sentence):
@@ -211,6 +239,84 @@ def test_its_environment(compile_phases, monkeypatch):
     assert caches != os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     assert Path(caches).is_dir()
     assert "SET_FOR_IT" not in os.environ
+
+
+def test_two_interpreters_have_sets_in_the_same_order(compile_phases, monkeypatch):
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    phases = compile_phases.using(processes=1)
+    assert phases.cold(starts.environment, "PYTHONHASHSEED").output == "0"
+    monkeypatch.setenv("PYTHONHASHSEED", "5")
+    assert phases.cold(starts.environment, "PYTHONHASHSEED").output == "5"
+
+
+def test_a_fork_that_comes_back_says_nothing(compile_phases):
+    phase = compile_phases.using(processes=1).cold(starts.forks_and_comes_back)
+    assert phase.output == phase.answer.pid
+
+
+def test_an_interpreter_that_does_not_exit_is_ended_and_named(compile_phases, monkeypatch):
+    with pytest.raises(PhaseFailed, match="the interpreter did not exit within 10 s after it had answered"):
+        compile_phases.using(processes=1).cold(starts.never_exits)
+
+
+def test_the_answer_of_another_process_is_none(tmp_path):
+    from pytest_compilepool.fresh.order import Answer
+
+    (tmp_path / "answer.json").write_text(json.dumps(Answer(pid=5).as_json()))
+    assert fresh_run._answer(tmp_path, 5, 0, 1.0).pid == 5
+    with pytest.raises(fresh_run.FreshFailed, match="ended with status 0 and no answer"):
+        fresh_run._answer(tmp_path, 6, 0, 1.0)
+
+
+def test_who_is_killed_takes_his_interpreter_along(tmp_path):
+    """Nobody else would end it."""
+    code = (
+        "import sys, starts; from pathlib import Path; from pytest_compilepool.phases import Phases;"
+        "Phases(lambda: Path(sys.argv[1])).cold(starts.waits_for_ever, sys.argv[1] + '/pid')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment) as parent:
+        _until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "it is at work")
+        child = psutil.Process(int((tmp_path / "pid").read_text()))
+        assert child.ppid() == parent.pid
+        parent.kill()
+    _, alive = psutil.wait_procs([child], timeout=30)
+    assert alive == []
+
+
+def _until(condition, what):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"not within a minute: {what}"
+        time.sleep(0.01)
+
+
+def test_caches_that_were_put_elsewhere(compile_phases, tmp_path):
+    phases = compile_phases.using(processes=1)
+    with pytest.raises(PhaseFailed, match=f"TRITON_CACHE_DIR was moved to {tmp_path}"):
+        phases.cold(starts.moves_the_cache, str(tmp_path))
+    assert phases.cold(starts.moves_the_cache_within).output == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (
+            {"TORCHINDUCTOR_CACHE_DIR": "/x"},
+            "environment: TORCHINDUCTOR_CACHE_DIR is not allowed; it is set for",
+        ),
+        (
+            {"A=B": "/x"},
+            "environment: 'A=B': '/x' is not allowed; allowed: the name of a variable and a text",
+        ),
+        ({"A": 5}, "environment: 'A': 5 is not allowed"),
+        (["A"], "environment=['A'] is not allowed; allowed: a dict of texts, or None to unset"),
+    ],
+)
+def test_variables_that_cannot_be_set(compile_phases, value, sentence):
+    with pytest.raises(BadInput) as caught:
+        compile_phases.using(environment=value)
+    assert sentence in str(caught.value)
 
 
 def test_arguments_and_output(compile_phases):

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections import Counter
 
 import pytest
 import starts
@@ -85,6 +87,38 @@ def test_on_the_cpu(compile_phases):
         phases.warm(starts.model, torch.ones(8))
 
 
+def test_what_no_cache_was_asked_for_is_found(compile_phases):
+    phases = compile_phases.using(processes=1)
+    phases.cold(starts.one_with_caches_and_one_without, torch.ones(8))
+    with pytest.raises(WarmStartCompiled) as caught:
+        phases.warm(starts.one_with_caches_and_one_without, torch.ones(8))
+    assert "2 graphs were asked for, and 1 loaded from a cache" in str(caught.value)
+    assert re.search(r"code was generated for \d\.\d{3} s", str(caught.value))
+
+
+def test_counters_that_were_cleared_prove_nothing(compile_phases):
+    phases = compile_phases.using(processes=1)
+    phases.cold(starts.clears_the_counters, torch.ones(8))
+    with pytest.raises(WarmStartCompiled, match="it cannot be told: torch: cleared meanwhile"):
+        phases.warm(starts.clears_the_counters, torch.ones(8))
+
+
+def test_what_nobody_tells_is_not_called_nothing():
+    from pytest_compilepool.fresh.order import Answer
+
+    phase = Phase("warm", None, Counter(), (), {}, (), Answer(deaf=True))
+    with pytest.raises(BadInput, match="this Triton tells nobody what it compiles"):
+        print(phase.in_process_compiles)
+    assert phase.compiled() == []
+
+
+def test_files_right_below_the_caches_are_looked_at():
+    from pytest_compilepool.fresh.order import Answer
+
+    phase = Phase("warm", None, Counter(), (), {}, ("alone", "inductor/fxgraph/a/b"), Answer())
+    assert phase.compiled() == ["1 new files in the caches: inductor/fxgraph/a/b"]
+
+
 def test_a_function_that_compiles_nothing_is_no_warm_start(compile_phases):
     phases = compile_phases.using(processes=1)
     phases.cold(starts.give_back, 1)
@@ -113,7 +147,7 @@ def test_the_whole_traceback_comes_back(compile_phases):
         ),
         (
             lambda phases: phases.using(processes=0),
-            "processes=0 is not allowed; allowed: a whole number from 1",
+            "processes: 0 is not a number of compile processes; allowed is a whole number from 1",
         ),
         (lambda phases: phases.using(target="cuda"), "target: 'cuda' is not allowed; allowed: cuda:75"),
     ],
