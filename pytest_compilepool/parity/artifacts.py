@@ -91,6 +91,9 @@ def _source_of(files: Mapping[str, Path], kernel: str, moved: tuple[str, str]) -
             if located:
                 path = Path(located[1].replace(*moved) if moved[0] else located[1])
                 if path.is_file():
-                    return path, source_key(path.read_text(encoding="utf-8"))
+                    text = path.read_text(encoding="utf-8")
+                    # A file of Inductor's holds one kernel; one of the user's may hold several.
+                    inductors = "triton_heuristics" in text
+                    return path, source_key(text) + ("" if inductors else f":{kernel}")
     # Binaries only (TRITON_STORE_BINARY_ONLY), or the text is gone: the name has to do.
     return None, f"name:{kernel}"

@@ -6,48 +6,25 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_compilepool.fresh import callables, values
 from pytest_compilepool.fresh.order import Order
 from pytest_compilepool.fresh.run import OUTPUT, Folders, command_to_repeat, log_tail, run
-from pytest_compilepool.parity import outputs
 from pytest_compilepool.parity.artifacts import UnreadableArtifact, read_artifacts
-from pytest_compilepool.parity.counts import MAY_DIFFER, compare_counters
-from pytest_compilepool.parity.cpp import compare_cpp, cpp_path
-from pytest_compilepool.parity.errors import cause_of
+from pytest_compilepool.parity.cpp import cpp_kernels, cpp_path
 from pytest_compilepool.parity.findings import Finding, Side
-from pytest_compilepool.parity.kernels import compare_kernels, identical_binaries
-from pytest_compilepool.parity.parallel import judge_parallel, judge_single, share
+from pytest_compilepool.parity.judge import judge
+from pytest_compilepool.parity.kernels import identical_binaries
+from pytest_compilepool.parity.parallel import share
+from pytest_compilepool.parity.wish import Wish
 
 
 class ParityError(AssertionError):
     """The pool did not make what one thread makes. Its text is the whole report."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is to be compared, and how strictly; see `Parity.check` for each of them."""
-
-    processes: tuple[int, ...]
-    start_methods: tuple[str, ...]
-    repeat: int
-    target: str | None
-    compile: dict[str, Any] | None
-    rtol: float | None
-    atol: float | None
-    bitwise: bool
-    min_parallel: float | None
-    may_differ: Mapping[str, str]
-    raises: str | None
-    environment: Mapping[str, str | None]
-    before: Callable[[], object] | None
-    ready_timeout: float
-    shutdown_timeout: float
-    limit: float
 
 
 @dataclass
@@ -75,9 +52,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """The report, a line each."""
-        shares = [
-            f"{share(side)[0]} of {share(side)[1]} kernels by workers" for side in self.sides if side.parallel
-        ]
+        shares = [_share_words(side) for side in self.sides if side.parallel]
         verdict = f"{len(self.failures)} differences" if self.failures else "the same"
         labels = ", ".join(side.label for side in self.sides)
         head = f"parity of {self.name} ({labels}): {verdict}; {'; '.join(shares) or 'no pool'}"
@@ -111,7 +86,7 @@ def compare(
     for number, method in modes:
         report.sides.append(_side(wish, work, before, number, method, folder))
     try:
-        report.findings += _judge(wish, report.sides)
+        report.findings += judge(wish, report.sides)
         for side in report.sides[1:]:
             report.identical[side.label] = identical_binaries(report.sides[0], side)
     except UnreadableArtifact as error:
@@ -143,7 +118,7 @@ def _side(
         start_method=method,
         target=wish.target,
         calls=wish.repeat,
-        compile=wish.compile,
+        compile=None if wish.compile is None else callables.pack(wish.compile, f"{label}: compile"),
         before=before,
         ready_timeout=wish.ready_timeout,
         shutdown_timeout=wish.shutdown_timeout,
@@ -154,13 +129,25 @@ def _side(
     finally:
         caches.rename(place / "caches")
     moved = (str(caches), str(place / "caches"))
-    folders = Folders.below(place / "caches", place / "run")
+    folders = _where_they_are(Folders.below(place / "caches", place / "run"), answer.caches, moved)
     failure = answer.failure
     if failure is not None and (failure.stage != "call the function" or failure.type == "BadInput"):
         # It says nothing about the two paths.
         raise callables.BadInput(explain_failure(label, failure, folders.run))
     made = None if failure is not None else values.read(str(folders.run / OUTPUT))
     return Side(label, answer, folders, read_artifacts(folders.triton, moved), made)
+
+
+def _where_they_are(folders: Folders, told: Mapping[str, str], moved: tuple[str, str]) -> Folders:
+    """The caches where the function has put them, if it has put them elsewhere below those that it was given."""
+    here = {
+        name: Path(folder.replace(*moved)) for name, folder in told.items() if folder.startswith(moved[0])
+    }
+    return replace(
+        folders,
+        inductor=here.get("TORCHINDUCTOR_CACHE_DIR", folders.inductor),
+        triton=here.get("TRITON_CACHE_DIR", folders.triton),
+    )
 
 
 def explain_failure(label: str, failure: Any, folder: Path) -> str:
@@ -181,88 +168,11 @@ def explain_failure(label: str, failure: Any, folder: Path) -> str:
     )
 
 
-def _judge(wish: Wish, sides: list[Side]) -> list[Finding]:
-    first, *others = sides
-    findings: list[Finding] = []
-    errors = _judge_errors(wish, sides)
-    if errors is not None:
-        return errors
-    nondeterministic = _determinism(wish, sides)
-    findings += nondeterministic
-    for side in sides:
-        findings += judge_parallel(side, wish.min_parallel) if side.parallel else judge_single(side)
-    for other in others:
-        kernels = compare_kernels(first, other)
-        findings += kernels
-        findings += compare_cpp(first, other)
-        findings += compare_counters(first, other, {**MAY_DIFFER, **wish.may_differ})
-        if not nondeterministic:
-            excused = any(finding.kind == "config" for finding in kernels)
-            findings += _judge_outputs(wish, first, other, excused)
-    return findings
-
-
-def _judge_errors(wish: Wish, sides: list[Side]) -> list[Finding] | None:
-    """What is to be said if any side raised; None if none did (and none should have)."""
-    causes = [cause_of(side) for side in sides]
-    if not any(causes):
-        if wish.raises is None:
-            return None
-        return [
-            Finding("error", sides[0].label, f"nothing was raised; wanted: an error like {wish.raises!r}")
-        ]
-    first = causes[0]
-    found = []
-    for side, cause in zip(sides, causes, strict=True):
-        if cause is None or first is None or not cause.same_as(first):
-            found.append(
-                Finding(
-                    "error",
-                    side.label,
-                    f"{cause or 'nothing was raised'}; with {sides[0].label}: {first or 'nothing was raised'}",
-                )
-            )
-        elif wish.raises is None or not re.search(wish.raises, str(cause)):
-            expected = "none was expected" if wish.raises is None else f"wanted was one like {wish.raises!r}"
-            found.append(Finding("error", side.label, f"{cause} ({expected})\n{_trace(side)}"))
-        else:
-            found.append(Finding("error", side.label, str(cause), fails=False))
-    return found
-
-
-def _trace(side: Side) -> str:
-    failure = side.answer.failure
-    return "" if failure is None else side.shorten(failure.trace)
-
-
-def _determinism(wish: Wish, sides: list[Side]) -> list[Finding]:
-    """A function that does not give the same twice in one interpreter cannot be compared between two."""
-    for side in sides:
-        calls = side.outputs or []
-        for number, output in enumerate(calls[1:], 2):
-            text = outputs.difference(calls[0], output, wish.rtol, wish.atol)
-            if text:
-                return [
-                    Finding(
-                        "determinism",
-                        side.label,
-                        f"the function is not deterministic: call 1 and call {number} in the same interpreter, "
-                        f"with the same seed and inputs: {text}; outputs cannot be compared between modes",
-                    )
-                ]
-    return []
-
-
-def _judge_outputs(wish: Wish, first: Side, other: Side, excused: bool) -> list[Finding]:
-    assert first.outputs is not None
-    assert other.outputs is not None
-    text = outputs.difference(first.outputs[0], other.outputs[0], wish.rtol, wish.atol)
-    if text is None:
-        return []
-    close = outputs.within_tolerance(first.outputs[0], other.outputs[0], wish.rtol, wish.atol)
-    fails = not close or (wish.bitwise and not excused)
-    told = f"{text} ({first.label}, then {other.label})"
-    return [Finding("output", "output", told + ("; the configurations differ" if excused else ""), fails)]
+def _share_words(side: Side) -> str:
+    done, kernels = share(side)
+    if kernels or not cpp_kernels(side):
+        return f"{done} of {kernels} kernels by workers"
+    return f"C++ only: {cpp_path(side)}"
 
 
 def _side_line(side: Side, identical: tuple[int, int] | None) -> str:

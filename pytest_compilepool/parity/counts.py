@@ -34,6 +34,11 @@ def measured(side: Side) -> bool:
     return side.answer.target is None and any(side.answer.moved.get(name, 0) for name in choosing)
 
 
+def is_candidate(side: Side, kernel: str) -> bool:
+    """Whether a kernel was made to be measured only; without measurements the name says nothing."""
+    return kernel == CANDIDATE and measured(side)
+
+
 def compare_counters(one: Side, other: Side, may_differ: Mapping[str, str]) -> Iterator[Finding]:
     """Every counter that moved otherwise. may_differ: names that may, with the reason; they are told, too."""
     mine, theirs = one.answer.moved, other.answer.moved
@@ -52,14 +57,13 @@ def _why(name: str, one: Side, other: Side) -> str | None:
         return "counts measurements, as many as it took"
     if name.startswith(_CHOOSING) and (measured(one) or measured(other)):
         return (
-            "templates were chosen by measurements, and a worker, which loads nothing, cannot see what fits"
+            "templates were chosen by measurements: a worker, which loads nothing, cannot see what fits, and a "
+            "candidate is noted twice, as it comes from the worker and when it is loaded to be measured"
         )
     if name.startswith("inductor.triton_bundler_"):
         twice = sorted({*sent_twice(one), *sent_twice(other)})
         if twice:
             return f"{', '.join(twice)} was sent to the pool twice, and is saved and loaded twice"
-        if any(job.kernel == CANDIDATE for side in (one, other) for job in side.answer.jobs):
-            return "a candidate is noted twice: as it comes from the worker, and when it is loaded to be measured"
     return None
 
 

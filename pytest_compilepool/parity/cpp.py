@@ -6,11 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_compilepool.parity.findings import Finding, Side
+from pytest_compilepool.torch_compat.kernels import Asked
+
+
+def cpp_kernels(side: Side) -> list[Asked]:
+    """The C++ kernels that this side asked for."""
+    return [asked for asked in side.answer.asked if asked.kind == "cpp"]
 
 
 def cpp_path(side: Side) -> str | None:
     """Which way this side's C++ kernels went, in words; None where there were none."""
-    asked = [one for one in side.answer.asked if one.kind == "cpp"]
+    asked = cpp_kernels(side)
     if not asked:
         return None
     by_threads = sum(one.route == "threads" for one in asked)
@@ -19,19 +25,22 @@ def cpp_path(side: Side) -> str | None:
     return f"{len(asked)} C++ kernels by the calling thread"
 
 
+def judge_cpp(side: Side, min_parallel: float | None) -> Iterator[Finding]:
+    """C++ kernels that took another way than they should. min_parallel: None where all are to take the right one."""
+    ways = [asked.route for asked in cpp_kernels(side)]
+    if side.parallel:
+        wrong = bool(ways) and ("threads" not in ways or (min_parallel is None and "parent" in ways))
+        wrong = wrong and min_parallel != 0
+    else:
+        wrong = "threads" in ways
+    if wrong:
+        yield Finding("cpp", side.label, f"took another path than it should: {cpp_path(side)}")
+
+
 def compare_cpp(one: Side, other: Side) -> Iterator[Finding]:
     """C++ kernels that only one side asked for."""
-    mine, theirs = _sources(one), _sources(other)
+    mine, theirs = ({asked.source for asked in cpp_kernels(side)} for side in (one, other))
     for side, lacking, rest in ((one, other, mine - theirs), (other, one, theirs - mine)):
         for source in sorted(rest):
-            yield Finding(
-                "cpp", f"C++ kernel {source}", f"asked for with {side.label} and not with {lacking.label}"
-            )
-    for side in (one, other):
-        went = {asked.route for asked in side.answer.asked if asked.kind == "cpp"}
-        if went and (("threads" in went) != side.parallel):
-            yield Finding("cpp", side.label, f"took another path than it should: {cpp_path(side)}")
-
-
-def _sources(side: Side) -> set[str]:
-    return {asked.source for asked in side.answer.asked if asked.kind == "cpp"}
+            told = f"asked for with {side.label} and not with {lacking.label}"
+            yield Finding("cpp", f"C++ kernel {source}", told)

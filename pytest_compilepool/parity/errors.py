@@ -12,6 +12,7 @@ from pytest_compilepool.parity.findings import Side
 _WRAPPED = re.compile(r"^(InductorError|BackendCompilerFailed|LoweringException|SubprocException): ")
 _FROM_A_WORKER = "An exception occurred in a subprocess"
 _TRACEBACK = "Traceback (most recent call last):\n"
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 _ADVICE = re.compile(r"\n\s*(Set TORCHDYNAMO_VERBOSE|You can suppress this exception|Set TORCH_LOGS)")
 
 
@@ -28,8 +29,12 @@ class Cause:
         return f"{self.type}: {self.text}{named}"
 
     def same_as(self, other: Cause) -> bool:
-        """Whether both are one error of one kernel: the class, the words and the kernels are the same."""
-        return (self.type, self.text.split(), self.kernels) == (other.type, other.text.split(), other.kernels)
+        """Whether both are one error of one kernel: the class, the words (but for addresses) and the kernels agree."""
+        return self._compared == other._compared
+
+    @property
+    def _compared(self) -> tuple[object, ...]:
+        return self.type, _ADDRESS.sub("0x...", self.text).split(), self.kernels
 
 
 def cause_of(side: Side) -> Cause | None:

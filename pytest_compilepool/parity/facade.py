@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_compilepool.fresh import callables
 from pytest_compilepool.fresh.callables import START_METHODS, BadInput, check_function, seconds
-from pytest_compilepool.parity.check import Report, Wish, compare
+from pytest_compilepool.parity.check import Report, compare
+from pytest_compilepool.parity.wish import Wish
 from pytest_compilepool.pool.policy import BadProcesses, parse_processes
 from pytest_compilepool.targets import BadTarget, parse_target
 
@@ -81,23 +84,19 @@ class Parity:
             repeat=_number(repeat, "repeat", 1, origin),
             target=_target(target if target is not None else self.target, origin),
             compile=_compile_arguments(compile, origin),
-            rtol=rtol,
-            atol=atol,
-            bitwise=bitwise,
+            **_tolerances(rtol, atol, bitwise, origin),
             min_parallel=_share(min_parallel, origin),
-            may_differ=dict(may_differ or {}),
-            raises=raises,
-            environment=dict(environment or {}),
+            may_differ=_texts(may_differ, "may_differ", "names of counters, each with the reason", origin),
+            raises=_pattern(raises, origin),
+            environment=callables.environment(environment, origin),
             before=before,
             ready_timeout=self.ready_timeout,
             shutdown_timeout=self.shutdown_timeout,
             limit=self.limit if limit is None else seconds(limit, "limit", origin),
         )
         name = getattr(function, "__qualname__", type(function).__name__)
-        report = compare(
-            wish, function, arguments, dict(keywords or {}), name, self.new_folder(), self.reports
-        )
-        return report
+        named = _texts(keywords, "keywords", "a dict of arguments by name", origin, Any)
+        return compare(wish, function, arguments, named, name, self.new_folder(), self.reports)
 
 
 def _arguments(inputs: Any, origin: str) -> Any:
@@ -119,27 +118,60 @@ def _processes(processes: Any, origin: str) -> tuple[int, ...]:
         f"{origin}: processes={processes!r} is not allowed; allowed: at least two different numbers from 1, such as "
         "(1, 4)"
     )
-    if isinstance(processes, (str, int)):
+    if not isinstance(processes, Sequence) or isinstance(processes, (str, bytes)):
         raise wrong
     try:
         numbers = tuple(parse_processes(number, f"{origin}: processes") for number in processes)
     except BadProcesses as error:
         raise BadInput(str(error)) from None
-    if (
-        any(number is None for number in numbers)
-        or len(set(numbers)) < 2
-        or len(set(numbers)) != len(numbers)
-    ):
+    if len(numbers) < 2 or len(set(numbers)) != len(numbers):
         raise wrong
-    return tuple(int(number) for number in numbers if number is not None)
+    return numbers
 
 
 def _start_methods(methods: Any, origin: str) -> tuple[str, ...]:
-    if isinstance(methods, str) or not methods or not set(methods) <= set(START_METHODS):
+    wrong = not isinstance(methods, Sequence) or isinstance(methods, (str, bytes)) or not methods
+    if wrong or any(method not in START_METHODS for method in methods) or len(set(methods)) != len(methods):
         raise BadInput(
-            f"{origin}: start_methods={methods!r} is not allowed; allowed: a sequence of {', '.join(START_METHODS)}"
+            f"{origin}: start_methods={methods!r} is not allowed; allowed: a sequence of different ones of "
+            f"{', '.join(START_METHODS)}"
         )
     return tuple(methods)
+
+
+def _tolerances(rtol: Any, atol: Any, bitwise: Any, origin: str) -> dict[str, Any]:
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 <= value < float("inf")):
+            raise BadInput(f"{origin}: {name}={value!r} is not allowed; allowed: a number from 0, or None")
+    if (rtol is None) != (atol is None):
+        raise BadInput(
+            f"{origin}: rtol={rtol!r} and atol={atol!r} are not allowed; allowed: both, or neither of them"
+        )
+    if not isinstance(bitwise, bool):
+        raise BadInput(f"{origin}: bitwise={bitwise!r} is not allowed; allowed: True or False")
+    return {"rtol": rtol, "atol": atol, "bitwise": bitwise}
+
+
+def _pattern(value: Any, origin: str) -> str | None:
+    if value is None:
+        return None
+    try:
+        re.compile(value)
+    except (re.error, TypeError) as error:
+        raise BadInput(
+            f"{origin}: raises={value!r} is not allowed ({error}); allowed: a regular expression, or None"
+        ) from None
+    return str(value)
+
+
+def _texts(value: Any, name: str, allowed: str, origin: str, kind: Any = str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    fits = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    if not fits or (kind is str and not all(isinstance(item, str) and item for item in value.values())):
+        raise BadInput(f"{origin}: {name}={value!r} is not allowed; allowed: {allowed}, or None")
+    return dict(value)
 
 
 def _number(value: Any, name: str, least: int, origin: str) -> int:
@@ -170,7 +202,7 @@ def _target(value: Any, origin: str) -> str | None:
 def _compile_arguments(value: Any, origin: str) -> dict[str, Any] | None:
     if isinstance(value, bool):
         return {} if value else None
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and all(isinstance(name, str) for name in value):
         return dict(value)
     raise BadInput(
         f"{origin}: compile={value!r} is not allowed; allowed: True, False, or arguments for torch.compile such as "

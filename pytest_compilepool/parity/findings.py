@@ -19,7 +19,7 @@ CANDIDATE = "triton_"
 class Finding:
     """One difference, or one thing worth knowing.
 
-    kind: kernel, source, launch, ptx, code, hash, output, counter, parallel, error, config, cpp, determinism;
+    kind: kernel, source, launch, ptx, ptxas, code, hash, output, counter, parallel, error, config, cpp, determinism, run;
     what: the kernel, output or counter; text: what differs, first the one side, then the other;
     fails: whether the two sides are not the same because of it.
     """
@@ -35,13 +35,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Side:
-    """One mode's run. label: `1 process`, `4 processes, subprocess`; outputs: one for each call, or None."""
+    """One mode's run. label: `1 process`, `4 processes, subprocess`; outputs: for each call its `output`,
+    and `changed`: the tensors among the arguments as it left them, by where they are; None where it raised."""
 
     label: str
     answer: Answer
     folders: Folders
     artifacts: list[Artifact]
-    outputs: list[Any] | None
+    outputs: list[dict[str, Any]] | None
 
     @property
     def parallel(self) -> bool:

@@ -8,14 +8,18 @@ from typing import Any
 from pytest_compilepool.fresh.values import is_tensor, leaves
 
 
-def difference(one: Any, other: Any, rtol: float | None = None, atol: float | None = None) -> str | None:
-    """How two outputs differ in their first differing leaf, in a sentence, or None where no bit does.
+def difference(
+    one: Any, other: Any, rtol: float | None = None, atol: float | None = None, path: str = "output"
+) -> str | None:
+    """How two values differ in their first differing leaf, in a sentence, or None where no bit does.
 
-    rtol, atol: tolerances for the words "within"; None for those that torch takes for the type.
+    rtol, atol: tolerances for the words "within"; None for those that torch takes for the type; path: what they are.
     """
-    here, there = dict(leaves(one)), dict(leaves(other))
+    here, there = dict(leaves(one, path)), dict(leaves(other, path))
     if list(here) != list(there):
-        odd = next((path for path in [*here, *there] if (path in here) != (path in there)), "output")
+        odd = next((path for path in [*here, *there] if (path in here) != (path in there)), None)
+        if odd is None:
+            return f"{path} has the same keys in another order"
         return f"{odd} is only there on one side"
     for path, value in here.items():
         text = _leaf(value, there[path], rtol, atol)
@@ -55,10 +59,11 @@ def _same_bits(here: Any, there: Any) -> bool:
 
 
 def _bits(tensor: Any) -> Any:
-    """A tensor's bytes, as a flat tensor; also of nan, which is not equal to itself."""
+    """A tensor's bytes, as a flat tensor; also of nan, which is not equal to itself, and of types below a byte."""
     import torch
 
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+    own = tensor.clone(memory_format=torch.contiguous_format)
+    return torch.empty(0, dtype=torch.uint8).set_(own.untyped_storage())
 
 
 def _close(here: Any, there: Any, rtol: float | None, atol: float | None) -> str | None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pytest_compilepool.parity.counts import sent_twice
-from pytest_compilepool.parity.findings import CANDIDATE, Finding, Side
+from pytest_compilepool.parity.counts import is_candidate, sent_twice
+from pytest_compilepool.parity.cpp import cpp_kernels
+from pytest_compilepool.parity.errors import cause_of
+from pytest_compilepool.parity.findings import Finding, Side
+from pytest_compilepool.records import JobRecord
 
 
 def by_workers(side: Side) -> dict[str, int]:
     """The kernels that a worker compiled: pid by key of the source, and by name for artifacts that tell no source."""
     found: dict[str, int] = {}
+    broken_off = side.answer.failure is not None  # nobody waits for the other jobs, then
     for job in side.answer.jobs:
-        if job.source and job.outcome == "done" and job.worker not in (None, side.answer.pid):
+        elsewhere = job.worker not in (None, side.answer.pid)
+        if job.source and elsewhere and (job.outcome == "done" or broken_off):
             found[job.source] = found[f"name:{job.kernel}"] = int(job.worker or 0)
     return found
 
@@ -21,17 +26,63 @@ def by_workers(side: Side) -> dict[str, int]:
 def share(side: Side) -> tuple[int, int]:
     """How many of the kernels that were compiled a worker compiled: (these, all). Candidates are not counted."""
     done = by_workers(side)
-    counted = [source for source, name in side.kernels.items() if name != CANDIDATE]
+    counted = [source for source, name in side.kernels.items() if not is_candidate(side, name)]
     return sum(source in done for source in counted), len(counted)
 
 
 def judge_parallel(side: Side, min_parallel: float | None) -> Iterator[Finding]:
     """What is wrong with a side that should have been parallel. min_parallel: share of the kernels; None: all."""
+    if not side.kernels and not cpp_kernels(side) and min_parallel != 0:
+        yield Finding(
+            "parallel",
+            side.label,
+            "no kernel was compiled, so this proves nothing about the pool; min_parallel=0 allows that",
+        )
+    yield from _judge_share(side, min_parallel)
+
+
+def judge_failed(side: Side, min_parallel: float | None) -> Iterator[Finding]:
+    """What is wrong with a side that should have been parallel and ended with an error."""
+    cause = cause_of(side)
+    assert cause is not None
+    failed = {
+        job.kernel
+        for job in side.answer.jobs
+        if job.outcome == "failed" and job.worker not in (None, side.answer.pid)
+    }
+    for kernel in cause.kernels:
+        if kernel not in failed and min_parallel != 0:
+            yield Finding("parallel", kernel, f"with {side.label} it did not fail in a worker")
+    if not cause.kernels:
+        told = "no kernel failed to compile: this error says nothing about the pool"
+        yield Finding("parallel", side.label, told, fails=False)
+    yield from _judge_share(side, min_parallel)
+
+
+def judge_found(side: Side) -> Iterator[Finding]:
+    """Kernels that were compiled, and of which nothing is where it should be: then nothing of them was compared."""
+    hashes = {artifact.hash for artifact in side.artifacts}
+    names = {artifact.kernel for artifact in side.artifacts}
+    lost = {job.kernel for job in side.answer.jobs if job.outcome == "done" and _lost(side, job, names)}
+    lost |= {seen.kernel for seen in side.answer.compiles if seen.hash and seen.hash not in hashes}
+    for kernel in sorted(lost):
+        yield Finding(
+            "kernel",
+            kernel,
+            f"it was compiled with {side.label}, and nothing of it is in the cache folder {side.folders.triton}",
+        )
+
+
+def _lost(side: Side, job: JobRecord, names: set[str]) -> bool:
+    return bool(job.source) and job.source not in side.kernels and job.kernel not in names
+
+
+def _judge_share(side: Side, min_parallel: float | None) -> Iterator[Finding]:
     done = by_workers(side)
     through, kernels = share(side)
     elsewhere = sorted(name for source, name in side.kernels.items() if source not in done)
-    candidates = elsewhere.count(CANDIDATE)
-    elsewhere = [name for name in elsewhere if name != CANDIDATE]
+    candidates = sum(is_candidate(side, name) for name in elsewhere)
+    elsewhere = [name for name in elsewhere if not is_candidate(side, name)]
     if through < (kernels if min_parallel is None else min_parallel * kernels):
         wanted = "all" if min_parallel is None else f"{min_parallel:.0%}"
         yield Finding(
@@ -72,8 +123,9 @@ def _unfinished(side: Side) -> Iterator[Finding]:
 
 def judge_single(side: Side) -> Iterator[Finding]:
     """What is wrong with a side that should have had no pool."""
-    if side.answer.jobs:
-        yield Finding("parallel", side.label, f"{len(side.answer.jobs)} jobs went to a pool")
+    sent = sorted({asked.name for asked in side.answer.asked if asked.route == "pool"})
+    if sent:
+        yield Finding("parallel", side.label, f"there should be no pool, and one was given {', '.join(sent)}")
     if any(side.answer.parallel):
         yield Finding("parallel", side.label, "torch says that a pool was used")
 

@@ -40,6 +40,13 @@ def several() -> None:
     async_compile.AsyncCompile.triton = triton
 
 
+def in_the_parent() -> None:
+    """No kernel goes to the pool, though there is one."""
+    from torch._inductor import async_compile
+
+    async_compile.AsyncCompile.use_process_pool = classmethod(lambda cls: False)
+
+
 def wrong_worker(job: Any, load_kernel: Any, extra_env: Any, extra_config: Any) -> Any:
     """Runs in a worker: torch's job, with one thing done wrong."""
     from triton.backends.nvidia.compiler import CUDABackend
@@ -104,6 +111,50 @@ def never_the_same(x: Any) -> Any:
     import time
 
     return x + (time.monotonic_ns() % 1_000_003)
+
+
+def changes_its_argument(x: Any) -> None:
+    """Gives back nothing; with a pool the last element it writes is another one."""
+    x.mul_(2)
+    if with_a_pool():
+        x[-1] += 1
+
+
+def adds_up(total: Any) -> Any:
+    """Changes what it is given, the same way each time."""
+    total += 1
+    return total.sum()
+
+
+def moves_the_cache(x: Any) -> Any:
+    os.environ["TRITON_CACHE_DIR"] = os.environ["ELSEWHERE"]
+    return compiled_sum(x)
+
+
+def clears_the_counters(x: Any) -> Any:
+    import torch._dynamo.utils
+
+    y = compiled_sum(x)
+    torch._dynamo.utils.counters.clear()
+    return y
+
+
+def compiles_in_the_calling_thread(x: Any) -> Any:
+    """Two C++ kernels; the second one is compiled where the pool's threads are not asked."""
+    import torch
+    from torch._inductor import config
+
+    y = torch.compile(torch.sin)(x)
+    with config.patch(compile_threads=1):
+        return torch.compile(torch.cos)(y)
+
+
+def dies_at_the_end(x: Any) -> Any:
+    """After it has answered."""
+    import atexit
+
+    atexit.register(os.abort)
+    return compiled_sum(x)
 
 
 def object_output(x: Any) -> Any:

@@ -22,6 +22,7 @@ from pytest_compilepool.parity.check import ParityError
 from pytest_compilepool.parity.findings import Side
 from pytest_compilepool.records import JobRecord
 from pytest_compilepool.torch_compat.compiles import TritonCompile
+from pytest_compilepool.torch_compat.kernels import Asked
 from pytest_compilepool.workloads import torch_programs
 
 KERNELS = ("softmax", "transpose", "gather")
@@ -390,8 +391,12 @@ def test_torchs_own_witness_must_agree(sides):
         list(judge_single(dataclasses.replace(one, answer=dataclasses.replace(one.answer, parallel=[False]))))
         == []
     )
-    found = list(judge_single(with_jobs(one, good, parallel=[True])))
-    assert ["jobs went to a pool" in found[0].text, "torch says" in found[1].text] == [True, True]
+    asked = [Asked("triton", "triton_poi_0", "x", "pool"), Asked("triton", "triton_poi_1", "y", "parent")]
+    found = list(judge_single(with_jobs(one, [], parallel=[True], asked=asked)))
+    assert [finding.text for finding in found] == [
+        "there should be no pool, and one was given triton_poi_0",
+        "torch says that a pool was used",
+    ]
 
 
 def test_what_the_parent_compiled_beside_the_workers_is_told(sides):

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 
+import plants
 import pytest
-from plants import several
 
 from pytest_compilepool.parity.check import ParityError
 from pytest_compilepool.workloads import torch_programs
@@ -52,7 +52,7 @@ def test_a_planted_difference_of_each_kind_is_found_and_named(compile_parity):
             repeat=1,
             target="cuda:90",
             compile=False,
-            before=several,
+            before=plants.several,
         )
     (report,) = compile_parity.reports
     text = str(caught.value)
@@ -94,9 +94,26 @@ def test_a_kernel_that_does_not_compile_fails_for_the_same_cause(compile_parity)
         compile=False,
         raises="planted: this kernel does not compile",
     )
-    texts = [finding.text for finding in report.findings]
+    texts = [finding.text for finding in report.findings if finding.kind == "error"]
     assert len(texts) == 2
     assert all("never_compiles_kernel" in text for text in texts), texts
+    assert report.failures == []
+
+
+def test_a_kernel_that_should_have_failed_in_a_worker(compile_parity):
+    with pytest.raises(
+        ParityError, match=r"parallel: never_compiles_kernel: with 2 processes, subprocess it did not"
+    ):
+        compile_parity.check(
+            torch_programs.run_compiled,
+            ("broken_kernel",),
+            processes=(1, 2),
+            repeat=1,
+            target="cuda:90",
+            compile=False,
+            raises="planted: this kernel does not compile",
+            before=plants.in_the_parent,
+        )
 
 
 def test_that_kernel_fails_the_check_of_who_expects_none(compile_parity):

@@ -17,7 +17,8 @@ X = torch.linspace(0.1, 1.5, 64)
 
 def fails(compile_parity, *args, error=ParityError, **kwargs) -> str:
     """Runs a check that must not pass; what it said."""
-    kwargs = {"processes": (1, 2), **kwargs}
+    # Most of these functions compile nothing, and are wrong by something else.
+    kwargs = {"processes": (1, 2), "min_parallel": 0, **kwargs}
     with pytest.raises(error) as caught:
         compile_parity.check(*args, **kwargs)
     return str(caught.value)
@@ -32,6 +33,44 @@ def test_cpp_kernels_take_threads_and_are_the_same(compile_parity):
     assert pool.answer.jobs == []
     assert "1 C++ kernels by the calling thread" in report.lines()[1]
     assert "1 of 1 C++ kernels by 1 compile threads" in report.lines()[2]
+    assert report.lines()[0].endswith("the same; C++ only: 1 of 1 C++ kernels by 1 compile threads")
+
+
+def test_a_cpp_kernel_that_no_thread_compiled_is_found(compile_parity):
+    text = fails(compile_parity, plants.compiles_in_the_calling_thread, X, compile=False, min_parallel=None)
+    assert "cpp: 2 processes, subprocess: took another path than it should: 1 of 2 C++ kernels" in text
+
+
+def test_nothing_compiled_proves_nothing(compile_parity):
+    text = fails(compile_parity, plants.Doubling(), X, compile=False, min_parallel=None)
+    assert "parallel: 2 processes, subprocess: no kernel was compiled, so this proves nothing" in text
+    assert text.startswith("parity of Doubling (1 process, 2 processes, subprocess): 1 differences; 0 of 0")
+
+
+def test_caches_that_were_put_elsewhere_are_found(compile_parity, tmp_path):
+    text = fails(
+        compile_parity,
+        plants.moves_the_cache,
+        X,
+        compile=False,
+        environment={"ELSEWHERE": str(tmp_path)},
+    )
+    assert f"run: 2 processes, subprocess: TRITON_CACHE_DIR was moved to {tmp_path}" in text
+
+
+def test_counters_that_were_cleared_prove_nothing_unless_told_why(compile_parity):
+    text = fails(compile_parity, plants.clears_the_counters, X, compile=False)
+    assert "counter: torch.*: with 1 process not all that moved is known: cleared meanwhile" in text
+    told = {"torch": "this function is about something else"}
+    report = compile_parity.check(
+        plants.clears_the_counters, X, processes=(1, 2), compile=False, may_differ=told
+    )
+    assert any("this function is about something else" in finding.text for finding in report.findings)
+
+
+def test_an_interpreter_that_dies_after_it_has_answered(compile_parity):
+    text = fails(compile_parity, plants.dies_at_the_end, X, compile=False)
+    assert "run: 1 process: the interpreter was killed by signal 6 after it had answered" in text
 
 
 # -- outputs: no compile is needed to tell them apart ------------------------------------------------------
@@ -42,9 +81,34 @@ def test_an_output_off_by_one_bit_is_found_and_named(compile_parity):
     assert "differs in 1 of 64 elements, within the tolerance of its type; the worst is at (63,)" in text
 
 
+def test_arguments_as_the_call_left_them_are_compared(compile_parity):
+    text = fails(compile_parity, plants.changes_its_argument, X, compile=False)
+    assert (
+        "output: output: arguments[0] differs in 1 of 64 elements, beyond the tolerance of its type" in text
+    )
+    assert "(as the call left it)" in text
+
+
+def test_a_call_finds_its_arguments_as_the_first_one_did(compile_parity):
+    report = compile_parity.check(
+        plants.adds_up, X, processes=(1, 2), repeat=3, compile=False, min_parallel=0
+    )
+    (call, *others) = report.sides[0].outputs
+    assert call["output"] == (X + 1).sum()
+    assert torch.equal(call["changed"]["arguments[0]"], X + 1)
+    assert len(others) == 2
+
+
 def test_within_the_tolerance_passes_who_says_so(compile_parity):
     report = compile_parity.check(
-        plants.off_by_a_thousandth, X, processes=(1, 2), compile=False, bitwise=False, rtol=0, atol=0.01
+        plants.off_by_a_thousandth,
+        X,
+        processes=(1, 2),
+        compile=False,
+        bitwise=False,
+        rtol=0,
+        atol=0.01,
+        min_parallel=0,
     )
     assert ["within the tolerance" in finding.text for finding in report.findings] == [True]
 
@@ -62,7 +126,7 @@ def test_a_function_that_is_not_deterministic_is_named_as_such(compile_parity):
 
 def test_a_module_is_checked_and_random_numbers_are_seeded(compile_parity):
     module = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Dropout())
-    report = compile_parity.check(module, X, processes=(1, 2), compile=False)
+    report = compile_parity.check(module, X, processes=(1, 2), compile=False, min_parallel=0)
     assert report.name == "Sequential"
 
 
@@ -80,6 +144,11 @@ def test_a_module_is_checked_and_random_numbers_are_seeded(compile_parity):
         (torch.tensor([float("inf")]), torch.tensor([1.0]), "inf apart"),
         ({"a": [1, torch.ones(1)]}, {"a": [2, torch.ones(1)]}, r"output\['a'\]\[0\] is 1 and 2"),
         ({"a": 1}, {"b": 1}, r"output\['a'\] is only there on one side"),
+        ({"a": 1, "b": 1}, {"b": 1, "a": 1}, "output has the same keys in another order"),
+        ([], (), "output is 'list of 0' and 'tuple of 0'"),
+        ([1], [1, 2], "output is 'list of 1' and 'list of 2'|only there on one side"),
+        ({}, [], "output is 'dict' and 'list of 0'"),
+        (torch.tensor([1j]), torch.tensor([2j]), r"the worst is at \(0,\): 1j and 2j, 1 apart"),
         (0.0, -0.0, "output is 0.0 and -0.0"),
         (1, 1.0, "output is 1 and 1.0"),
         (torch.zeros(0), torch.zeros(0), None),
@@ -175,7 +244,10 @@ def test_what_cannot_be_checked(compile_parity, arguments, sentence):
         ({"processes": 4}, "processes=4 is not allowed"),
         ({"processes": (1, "many")}, "'many' is not a number of compile processes"),
         ({"processes": (0, 1)}, "0 is not a number of compile processes"),
-        ({"start_methods": "fork"}, "start_methods='fork' is not allowed; allowed: a sequence of subprocess"),
+        (
+            {"start_methods": "fork"},
+            "start_methods='fork' is not allowed; allowed: a sequence of different ones of subprocess",
+        ),
         ({"start_methods": ("thread",)}, "start_methods=('thread',) is not allowed"),
         ({"repeat": 0}, "repeat=0 is not allowed; allowed: a whole number from 1"),
         ({"repeat": True}, "repeat=True is not allowed"),
@@ -186,6 +258,30 @@ def test_what_cannot_be_checked(compile_parity, arguments, sentence):
             "compile='max-autotune' is not allowed; allowed: True, False, or arguments",
         ),
         ({"before": lambda: None}, "before: "),
+        ({"processes": None}, "processes=None is not allowed"),
+        ({"processes": {1, 4}}, "processes={1, 4} is not allowed"),
+        ({"processes": (1, 2.5)}, "2.5 is not a number of compile processes"),
+        ({"processes": (1, 9999)}, "9999 is not a number of compile processes"),
+        ({"start_methods": ("fork", "fork")}, "start_methods=('fork', 'fork') is not allowed"),
+        ({"start_methods": 3}, "start_methods=3 is not allowed"),
+        ({"start_methods": ()}, "start_methods=() is not allowed"),
+        ({"rtol": 0.1}, "rtol=0.1 and atol=None are not allowed; allowed: both, or neither of them"),
+        ({"rtol": -1, "atol": 0}, "rtol=-1 is not allowed; allowed: a number from 0"),
+        ({"rtol": float("nan"), "atol": 0}, "rtol=nan is not allowed"),
+        ({"atol": "much", "rtol": 0}, "atol='much' is not allowed"),
+        ({"bitwise": "no"}, "bitwise='no' is not allowed; allowed: True or False"),
+        ({"raises": "("}, "raises='(' is not allowed (missing ), unterminated subpattern"),
+        ({"raises": OSError}, "is not allowed"),
+        ({"may_differ": ["a"]}, "may_differ=['a'] is not allowed; allowed: names of counters, each with"),
+        ({"may_differ": {"a": ""}}, "may_differ={'a': ''} is not allowed"),
+        ({"keywords": [1]}, "keywords=[1] is not allowed; allowed: a dict of arguments by name"),
+        ({"keywords": {1: 2}}, "keywords={1: 2} is not allowed"),
+        ({"environment": {"TRITON_CACHE_DIR": "/x"}}, "environment: TRITON_CACHE_DIR is not allowed"),
+        ({"environment": {"A": 1}}, "environment: 'A': 1 is not allowed"),
+        ({"environment": "A=1"}, "environment='A=1' is not allowed; allowed: a dict of texts"),
+        ({"compile": {"backend": lambda *_: 0}}, "this cannot be sent to a fresh interpreter"),
+        ({"compile": {1: 2}}, "compile={1: 2} is not allowed"),
+        ({"limit": 0}, "limit=0 is not allowed; allowed: seconds, more than 0"),
     ],
 )
 def test_arguments_that_are_not_allowed(compile_parity, keywords, sentence):

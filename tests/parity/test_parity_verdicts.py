@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verdicts on counters and errors, from answers as they come from interpreters."""
+"""Verdicts from answers as they come from interpreters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from pytest_compilepool.fresh.run import Folders
 from pytest_compilepool.parity.counts import MAY_DIFFER, compare_counters, measured
 from pytest_compilepool.parity.errors import cause_of
 from pytest_compilepool.parity.findings import CANDIDATE, Side
+from pytest_compilepool.parity.judge import judge
+from pytest_compilepool.parity.wish import Wish
 from pytest_compilepool.records import JobRecord
+from pytest_compilepool.torch_compat.compiles import TritonCompile
 from pytest_compilepool.torch_compat.kernels import Asked
 
 
@@ -65,7 +68,7 @@ def test_choices_by_measurement_excuse_only_what_they_move():
         ([], True),
         ([("triton_poi_0", "x")], True),
         ([("triton_poi_0", "x"), ("triton_poi_0", "x")], False),
-        ([(CANDIDATE, "x")], False),
+        ([(CANDIDATE, "x")], True),
     ],
 )
 def test_what_is_bundled_twice_is_excused_by_who_was_sent_twice(jobs, fails):
@@ -122,3 +125,121 @@ def test_another_cause(other):
 
 def test_no_failure_has_no_cause():
     assert cause_of(side("one")) is None
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "same"),
+    [
+        ("ValueError: at <f object at 0x7f0012345678>", "ValueError: at <f object at 0x7fab12345678>", True),
+        ("ValueError: the mask is 0x7f", "ValueError: the mask is 0x80", False),
+    ],
+)
+def test_addresses_are_no_part_of_a_cause(here, there, same):
+    one, other = (cause_of(failed(dataclasses.replace(RAW, text=text))) for text in (here, there))
+    assert one is not None
+    assert other is not None
+    assert one.same_as(other) == same
+
+
+# -- the whole verdict -----------------------------------------------------------------------------------------
+
+WISH = Wish(
+    processes=(1, 2),
+    start_methods=("subprocess",),
+    repeat=1,
+    target=None,
+    compile=None,
+    rtol=None,
+    atol=None,
+    bitwise=True,
+    min_parallel=None,
+    may_differ={},
+    raises=None,
+    environment={},
+    before=None,
+    ready_timeout=1,
+    shutdown_timeout=1,
+    limit=1,
+)
+
+
+def mode(processes: int, **told: object) -> Side:
+    """A side that compiled one C++ kernel the way it should."""
+    route = "threads" if processes > 1 else "parent"
+    asked = [Asked("cpp", "cpp", "x", route)]
+    output = {"output": 1, "changed": {}}
+    one = side(f"{processes}", **{"processes": processes, "asked": asked, "shutdown": "asked", **told})
+    return dataclasses.replace(one, outputs=None if one.answer.failure else [output])
+
+
+def failures(*sides: Side, **wished: object) -> list[str]:
+    findings = judge(dataclasses.replace(WISH, **wished), sides)
+    return [str(finding) for finding in findings if finding.fails]
+
+
+def test_nothing_is_wrong_with_these():
+    assert failures(mode(1), mode(2)) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [
+        ({"faults": ["it burned"]}, "run: 2: it burned"),
+        ({"shutdown": "killed"}, "run: 2: its pool did not end when it was asked to: killed"),
+        ({"doubts": {"vllm": "gone"}}, "counter: vllm.*: with 2 not all that moved is known: gone"),
+        ({"doubts": {"metrics": "the last 64"}}, None),
+        ({"deaf": True}, None),
+        ({"asked": []}, "parallel: 2: no kernel was compiled"),
+        ({"asked": [Asked("cpp", "cpp", "x", "parent")]}, "cpp: 2: took another path than it should"),
+    ],
+)
+def test_what_is_wrong_with_a_run(told, text):
+    found = failures(mode(1), mode(2, **told))
+    assert any(line.startswith(text) for line in found) if text else found == [], found
+
+
+def test_one_device_and_another():
+    here, there = {"output": "cuda:0"}, {"output": "cpu"}
+    (text,) = failures(mode(1, devices=here), mode(2, devices=there))
+    assert text == "output: output: is on cuda:0 with 1 and on cpu with 2"
+
+
+def test_who_raised_is_said_of_the_one_that_did():
+    (text,) = failures(mode(1), mode(2, failure=RAW))
+    assert text.startswith("error: 2: CompilationError: ")
+    assert "with 1: nothing was raised" in text
+    (text,) = failures(mode(1, failure=RAW), mode(2), raises="no such y")
+    assert text.startswith("error: 2: nothing was raised; with 1: CompilationError: ")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "text"),
+    [
+        ([JobRecord(1, "f", "triton_poi_0", "x", 0.0, 77, outcome="failed")], None),
+        ([JobRecord(1, "f", "triton_poi_0", "x", 0.0, 77)], "parallel: triton_poi_0: with 2 it did not fail"),
+        ([], "parallel: triton_poi_0: with 2 it did not fail in a worker"),
+    ],
+)
+def test_a_kernel_fails_where_it_should_be_compiled(jobs, text):
+    asked = [Asked("triton", "triton_poi_0", "x", "failed")]
+    sides = mode(1, failure=RAW, asked=asked), mode(2, failure=WORKER, asked=asked, jobs=jobs)
+    found = failures(*sides, raises="no such y")
+    assert found[0].startswith(text) if text else found == [], found
+
+
+def test_an_error_of_no_kernel_is_said_to_prove_nothing():
+    failure = dataclasses.replace(RAW, text="OSError: planted")
+    sides = mode(1, failure=failure), mode(2, failure=failure)
+    findings = judge(dataclasses.replace(WISH, raises="planted"), sides)
+    assert [finding.fails for finding in findings] == [False] * 3
+    assert "no kernel failed to compile" in findings[-1].text
+
+
+def test_what_was_compiled_must_be_there():
+    compiles = [TritonCompile("triton_poi_0", "HASH", False, 0.0)]
+    jobs = [JobRecord(1, "f", "triton_poi_1", "y", 0.0, 77, outcome="done")]
+    found = failures(mode(1, compiles=compiles), mode(2, jobs=jobs))
+    assert [text.partition(", and nothing")[0] for text in found] == [
+        "kernel: triton_poi_0: it was compiled with 1",
+        "kernel: triton_poi_1: it was compiled with 2",
+    ]
