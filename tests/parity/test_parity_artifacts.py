@@ -19,7 +19,7 @@ from pytest_compilepool.fresh.run import Folders, run
 from pytest_compilepool.parity import canonical, choices, kernels
 from pytest_compilepool.parity.artifacts import UnreadableArtifact, read_artifacts
 from pytest_compilepool.parity.check import ParityError
-from pytest_compilepool.parity.findings import Side
+from pytest_compilepool.parity.findings import CANDIDATE, Side
 from pytest_compilepool.records import JobRecord
 from pytest_compilepool.torch_compat.compiles import TritonCompile
 from pytest_compilepool.torch_compat.kernels import Asked
@@ -378,6 +378,18 @@ def test_only_a_job_that_a_worker_has_done_counts(sides):
         assert "2 of 3 kernels were compiled by workers, wanted: all" in found[0].text
         assert one.kernels[sources[0]] in found[0].text
         assert [finding for finding in judge_parallel(lacking, 0.6) if finding.fails] == []
+
+
+def test_candidates_are_left_out_where_something_was_measured_only(sides):
+    from pytest_compilepool.parity.parallel import share
+
+    one, _ = sides()
+    named = [dataclasses.replace(artifact, kernel=CANDIDATE) for artifact in one.artifacts]
+    candidates = dataclasses.replace(with_jobs(one, []), artifacts=named)
+    assert share(candidates) == (0, 3)
+    moved = {"inductor.select_algorithm_autotune": 1}
+    measuring = dataclasses.replace(candidates.answer, target=None, moved=moved)
+    assert share(dataclasses.replace(candidates, answer=measuring)) == (0, 0)
 
 
 def test_torchs_own_witness_must_agree(sides):

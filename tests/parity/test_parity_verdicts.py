@@ -82,6 +82,7 @@ def test_what_is_bundled_twice_is_excused_by_who_was_sent_twice(jobs, fails):
 RAW = Failure(
     "call the function", "InductorError", "CompilationError: at 3:4:\n    x = y\n    ^\nno such y", ""
 )
+ANOTHER = dataclasses.replace(RAW, text=RAW.text.replace("such y", "such z"))
 WORKER = Failure(
     "call the function",
     "InductorError",
@@ -111,7 +112,7 @@ def test_a_workers_error_and_the_raw_one_have_the_same_cause():
     "other",
     [
         failed(RAW, "triton_poi_1"),
-        failed(dataclasses.replace(RAW, text=RAW.text.replace("such y", "such z"))),
+        failed(ANOTHER),
         failed(dataclasses.replace(RAW, text=RAW.text.replace("CompilationError", "OutOfResources"))),
     ],
     ids=["another kernel", "another text", "another class"],
@@ -210,6 +211,19 @@ def test_who_raised_is_said_of_the_one_that_did():
     assert "with 1: nothing was raised" in text
     (text,) = failures(mode(1, failure=RAW), mode(2), raises="no such y")
     assert text.startswith("error: 2: nothing was raised; with 1: CompilationError: ")
+
+
+def test_two_errors_that_are_not_one():
+    (text,) = failures(mode(1, failure=RAW), mode(2, failure=ANOTHER), raises="no such")
+    assert text.startswith("error: 2: CompilationError: ")
+    assert "no such z; with 1: CompilationError: " in text
+
+
+@pytest.mark.parametrize(("min_parallel", "fails"), [(None, True), (0.5, True), (0, False)])
+def test_cpp_kernels_that_no_thread_compiled(min_parallel, fails):
+    asked = [Asked("cpp", "cpp", "x", "parent")]
+    found = failures(mode(1), mode(2, asked=asked), min_parallel=min_parallel)
+    assert [text.partition(":")[0] for text in found] == ["cpp"] * fails
 
 
 @pytest.mark.parametrize(
