@@ -57,13 +57,15 @@ def _why(name: str, one: Side, other: Side) -> str | None:
         return "counts measurements, as many as it took"
     if name.startswith(_CHOOSING) and (measured(one) or measured(other)):
         return (
-            "templates were chosen by measurements: a worker, which loads nothing, cannot see what fits, and a "
-            "candidate is noted twice, as it comes from the worker and when it is loaded to be measured"
+            "templates were chosen by measurements, and a worker, which loads nothing, cannot see what fits"
         )
     if name.startswith("inductor.triton_bundler_"):
         twice = sorted({*sent_twice(one), *sent_twice(other)})
         if twice:
             return f"{', '.join(twice)} was sent to the pool twice, and is saved and loaded twice"
+        # By name alone (2.15 makes candidates without a GPU, too): here it excuses a count, and no kernel.
+        if any(job.kernel == CANDIDATE for side in (one, other) for job in side.answer.jobs):
+            return "a candidate is noted twice: as it comes from the worker, and when it is loaded to be measured"
     return None
 
 

@@ -68,7 +68,7 @@ def test_choices_by_measurement_excuse_only_what_they_move():
         ([], True),
         ([("triton_poi_0", "x")], True),
         ([("triton_poi_0", "x"), ("triton_poi_0", "x")], False),
-        ([(CANDIDATE, "x")], True),
+        ([(CANDIDATE, "x")], False),
     ],
 )
 def test_what_is_bundled_twice_is_excused_by_who_was_sent_twice(jobs, fails):
