@@ -90,6 +90,14 @@ def more_shared_memory(self: Any, original: Any, src: Any, metadata: Any, *rest:
     return original(self, src, metadata, *rest)
 
 
+def torch_ptxas() -> str | None:
+    """The ptxas in torch's wheel (2.9 to 2.12), which torch tells Triton to use once it compiles a kernel."""
+    import torch
+
+    file = os.path.join(os.path.dirname(torch.__file__), "bin", "ptxas")
+    return file if os.access(file, os.X_OK) else None
+
+
 # -- functions for the checks --------------------------------------------------------------------------
 
 

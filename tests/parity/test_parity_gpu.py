@@ -35,12 +35,6 @@ def check(compile_parity, *args, **kwargs):
 TEMPLATES = ("matmul_template", "batched_matmul_template")
 
 
-def torch_ptxas() -> str | None:
-    """The ptxas in torch's wheel, which torch tells Triton to use once it compiles a kernel."""
-    file = os.path.join(os.path.dirname(torch.__file__), "bin", "ptxas")
-    return file if os.access(file, os.X_OK) else None
-
-
 @pytest.mark.timeout(400)
 def test_programs_of_every_kind(compile_parity):
     names = tuple(name for name in torch_programs.PROGRAMS if name not in TEMPLATES)
@@ -55,14 +49,14 @@ def test_templates_with_one_ptxas_for_both(compile_parity):
         torch_programs.run_all,
         (TEMPLATES,),
         compile=False,
-        environment={"TRITON_PTXAS_PATH": torch_ptxas()},
+        environment={"TRITON_PTXAS_PATH": plants.torch_ptxas()},
     )
 
 
 @pytest.mark.timeout(400)
 def test_templates_as_they_are(compile_parity):
     """A finding: candidates are compiled by Triton's ptxas in the parent and by torch's in the workers."""
-    if torch_ptxas() is None or "TRITON_PTXAS_PATH" in os.environ:
+    if plants.torch_ptxas() is None or "TRITON_PTXAS_PATH" in os.environ:
         pytest.skip("needs a torch with a ptxas of its own (2.9 to 2.12)")
     from pytest_compilepool.parity.check import ParityError
 
@@ -116,7 +110,7 @@ def test_max_autotune(compile_parity):
         functools.partial(torch_programs.blocks, count=2),
         functools.partial(torch_programs.block_inputs, rows=256, width=512),
         compile={"mode": "max-autotune-no-cudagraphs"},
-        environment={"TRITON_PTXAS_PATH": torch_ptxas()},
+        environment={"TRITON_PTXAS_PATH": plants.torch_ptxas()},
     )
 
 

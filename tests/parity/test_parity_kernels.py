@@ -17,7 +17,13 @@ pytestmark = pytest.mark.usefixtures("offline_here")
 @pytest.mark.parametrize("target", ["cuda:90", "cuda:100", "hip:gfx942"])
 def test_one_process_and_four_make_the_same_kernels(compile_parity, target):
     report = compile_parity.check(
-        torch_programs.run_all, processes=(1, 4), repeat=1, target=target, compile=False
+        torch_programs.run_all,
+        processes=(1, 4),
+        repeat=1,
+        target=target,
+        compile=False,
+        # One for both, or candidates differ on 2.11: see docs/explanation/parity.md.
+        environment={"TRITON_PTXAS_PATH": plants.torch_ptxas()},
     )
     single, pool = report.sides
     assert report.kernels >= 20
