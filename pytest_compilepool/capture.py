@@ -158,12 +158,14 @@ class CaptureGuard:
         __tracebackhide__ = True
         if not isinstance(at_least, int) or isinstance(at_least, bool) or at_least < 0:
             raise ValueError(f"assert_quiesced: at_least={at_least!r} is not allowed; allowed: 0, 1, 2, ...")
-        given = self.captures if captures is None else list(captures)
+        wanted: Any = self.captures if captures is None else captures
+        given = list(wanted) if isinstance(wanted, Iterable) else [wanted]
         for record in given:
             if not isinstance(record, CaptureRecord):
                 raise ValueError(
                     f"assert_quiesced: captures={record!r} is not allowed; allowed: some of .captures"
                 )
+        given = list({record.number: record for record in given}.values())  # one that is named twice is one
         text = _verdict(given, at_least, None if captures is None else len(self.captures))
         if text:
             raise AssertionError(text)

@@ -48,7 +48,7 @@ class Phase:
     output: what the function returned, tensors in host memory; counters: that moved, by dotted name, the pool's
     own too; one that did not is 0, one that there is not an error; jobs: of the pool, with the
     worker of each; seconds: import_torch, warm, ready (of the pool), call, shutdown; files: what is new in the
-    caches, by path below them; answer: everything else that is known.
+    caches, or was written again, by path below them; answer: everything else that is known.
     """
 
     name: str
@@ -246,9 +246,10 @@ class Phases:
             raise PhaseFailed(
                 f"{origin}: {'; '.join(answer.faults)}\nthe end of its log:\n{log_tail(folders.run)}"
             )
-        (call,) = values.read(str(folders.run / OUTPUT))
+        (call,) = values.read(str(folders.run / OUTPUT))["calls"]
         numbers = {**answer.moved, **pool_counts(answer.jobs, None if answer.deaf else answer.compiles)}
-        new = sorted(_files(self._caches / "caches") - before)
+        after = _files(self._caches / "caches")
+        new = sorted(file for file in after if after[file] != before.get(file))
         return Phase(
             name,
             call["output"],
@@ -260,10 +261,11 @@ class Phases:
         )
 
 
-def _files(folder: Path) -> set[str]:
-    """Files below a folder, by path from there; locks are none."""
-    return {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith((".lock", ".tmp"))
-    }
+def _files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Files below a folder by path from there, with when they were written and which ones they are; locks are none."""
+    found = {}
+    for path in folder.rglob("*"):
+        if not path.name.endswith((".lock", ".tmp")) and path.is_file():
+            told = path.stat()
+            found[path.relative_to(folder).as_posix()] = told.st_mtime_ns, told.st_ino
+    return found

@@ -25,7 +25,9 @@ Baselines = dict[str, dict[str, dict[str, int]]]
 def read_file(path: Path) -> Baselines:
     """All baselines of a file; empty where there is none. Raises BadBaseline."""
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise BadBaseline(f"{path}: is no regular file")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:

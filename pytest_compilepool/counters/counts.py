@@ -66,6 +66,13 @@ class Counts(Mapping[str, int]):
         """As `[name]`: a name that does not exist is an error here, too, or a typing error would always be 0."""
         return self[name]
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self._numbers == {name: number for name, number in other.items() if number != 0}
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __contains__(self, name: object) -> bool:
         return name in self._numbers
 

@@ -22,6 +22,12 @@ Keep = Callable[[BaseException, str], None]
 """Told of an error of a block and of the table that belongs to it."""
 
 
+_OPEN = "was entered and never left"
+
+# A test that ends itself, and somebody who ends the whole run.
+_NO_FAILURES = (pytest.skip.Exception, pytest.xfail.Exception, pytest.exit.Exception, KeyboardInterrupt)
+
+
 class Block:
     """A block between two readings: a context manager. keep: is given the table where the block raised."""
 
@@ -32,13 +38,22 @@ class Block:
         self._keep = keep
         self._before = Reading()
         self._after: Reading | None = None
+        self._state = "was never entered (is `with` missing?)"
 
     def moved(self) -> Counts:
         """What moved since the block began, up to its end if it has ended."""
         after = self._reader.read() if self._after is None else self._after
         return counts_between(self._reader, self._before, after, self.origin)
 
+    @property
+    def unjudged(self) -> str:
+        """Why nobody has looked whether the block did as expected, a sentence, or an empty text."""
+        return f"{self.origin}: a block {self._state}" if self._state else ""
+
     def __enter__(self) -> Block:
+        if self._state == _OPEN:
+            raise BadInput(f"{self.origin}: this block is under way; allowed: one `with` for each block")
+        self._state = _OPEN
         self._after = None
         self._before = self._reader.read()
         return self
@@ -47,7 +62,8 @@ class Block:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._after = self._reader.read()
-        if error is not None and not _is_a_failure(error):
+        self._state = ""
+        if isinstance(error, _NO_FAILURES):
             return
         table = self.finish(self._before, self._after, error)
         if not table:
@@ -127,10 +143,3 @@ def checked_switch(value: object, origin: str) -> bool:
     if not isinstance(value, bool):
         raise BadInput(f"{origin}: {value!r} is not allowed; allowed: True or False")
     return value
-
-
-def _is_a_failure(error: BaseException) -> bool:
-    """Whether an error says that something went wrong: not a skip, an expected failure, Ctrl-C or an exit."""
-    if isinstance(error, (pytest.skip.Exception, pytest.xfail.Exception)):
-        return False
-    return isinstance(error, (Exception, pytest.fail.Exception))

@@ -12,7 +12,7 @@ from pytest_compilepool.counters import conditions
 from pytest_compilepool.counters.baseline import Baseline, Books
 from pytest_compilepool.counters.counts import Counts
 from pytest_compilepool.counters.errors import HIDDEN, BadInput, CountersDiffer
-from pytest_compilepool.counters.expectation import Expectation, counts_between
+from pytest_compilepool.counters.expectation import Block, Expectation, counts_between
 from pytest_compilepool.counters.machine import Machine
 from pytest_compilepool.counters.poolsource import PoolSource
 from pytest_compilepool.counters.reader import Reader, Reading
@@ -106,6 +106,7 @@ class CompileCounters:
         self._books = Books(file, test, command, write, shared.machine, shared.written)
         self._before = Reading()
         self._kept: list[tuple[BaseException, str]] = []
+        self._blocks: list[Block] = []
 
     def expect(self, expected: Mapping[str, object], exact: bool = False) -> Expectation:
         """A block in which these counters move by so much, checked at its end also if it raises.
@@ -114,7 +115,9 @@ class CompileCounters:
         nothing else may move but measurements of time. Raises UnknownCounter and BadInput at once, and
         CountersDiffer at the end, with all mismatches and all that moved.
         """
-        return Expectation(self._reader, self._keep, expected, exact)
+        block = Expectation(self._reader, self._keep, expected, exact)
+        self._blocks.append(block)
+        return block
 
     def baseline(self, name: str) -> Baseline:
         """A block that moves counters as the checked-in file says, for this torch, vLLM and class of device.
@@ -122,7 +125,9 @@ class CompileCounters:
         name: of the entry. Skips without an entry; `--compilepool-write-counters` writes it. Raises BadInput,
         BadBaseline where the file cannot be used, and CountersDiffer.
         """
-        return Baseline(self._reader, self._keep, self._books, name)
+        block = Baseline(self._reader, self._keep, self._books, name)
+        self._blocks.append(block)
+        return block
 
     def read(self) -> Counts:
         """Every counter that is not 0, as it is now."""
@@ -147,8 +152,12 @@ class CompileCounters:
 
     @property
     def swallowed(self) -> str:
-        """Tables that went along with errors of blocks, for where these errors reached nobody; or an empty text."""
-        return "\n".join(table for error, table in self._kept if not isinstance(error, CountersDiffer))
+        """What the blocks of a test that passed have told nobody, or an empty text.
+
+        Tables that went along with errors of blocks, which reached nobody then; blocks that nobody judged.
+        """
+        tables = [table for error, table in self._kept if not isinstance(error, CountersDiffer)]
+        return "\n".join([*tables, *(block.unjudged for block in self._blocks if block.unjudged)])
 
     def __enter__(self) -> CompileCounters:
         self._pool.start()

@@ -53,6 +53,11 @@ class Reader:
         self._sources = list(sources)
         self._by_group = {source.name: source for source in sources[1:]}
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the sources."""
+        return [source.name for source in self._sources]
+
     def read(self) -> Reading:
         """Every counter now. A source that fails is noted, the others are read."""
         numbers: dict[str, int] = {}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import ClassVar
@@ -10,6 +12,8 @@ from typing import ClassVar
 from pytest_compilepool import torch_compat, vllm_compat
 from pytest_compilepool.counters.source import CounterSource
 from pytest_compilepool.torch_compat import counters, countnames
+
+_ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 
 
 class TorchNames:
@@ -36,7 +40,11 @@ class TorchCounters(CounterSource):
         self._names = names
 
     def read(self) -> Mapping[str, int]:
-        return {name: int(number) for name, number in (torch_compat.counters_snapshot() or {}).items()}
+        told: Counter[str] = Counter()
+        for name, number in (torch_compat.counters_snapshot() or {}).items():
+            # Sentences about graph breaks hold addresses of objects, in every process other ones.
+            told[_ADDRESS.sub("0x...", name)] += int(number)
+        return told
 
     def known(self) -> Collection[str]:
         return self._names.counters.literal
@@ -76,7 +84,11 @@ class MetricsSource(CounterSource):
         return self._sums.losses
 
     def doubt(self, name: str, since: object) -> str:
-        return "" if self._sums.losses == since else "incomplete: torch keeps the last 64 compilations only"
+        return (
+            ""
+            if self._sums.losses == since
+            else "incomplete: cleared, or more than the 64 compilations that torch keeps"
+        )
 
 
 class InductorMetricsSource(CounterSource):

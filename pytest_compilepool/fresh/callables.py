@@ -68,8 +68,8 @@ def check_function(value: object, origin: str) -> None:
         found = getattr(found, part, None)
     if found is not value:
         raise BadInput(
-            f"{origin}: {module}.{name} is not the function that was given but {_shown(found)}; "
-            "a fresh interpreter would get that one (is there a decorator in between?)"
+            f"{origin}: {module}.{name} is another object than the one that was given (wrapped by a decorator, or by "
+            "torch.compile?); a fresh interpreter would get that one: give what stands in the module"
         )
 
 
@@ -104,8 +104,8 @@ def environment(value: object, origin: str) -> dict[str, str | None]:
             f"{origin}: environment={value!r} is not allowed; allowed: a dict of texts, or None to unset"
         )
     for name, text in value.items():
-        wrong = not isinstance(name, str) or not name or "=" in name or "\0" in name
-        if wrong or not (text is None or (isinstance(text, str) and "\0" not in text)):
+        wrong = not _goes_out(name) or not name or "=" in name
+        if wrong or not (text is None or _goes_out(text)):
             raise BadInput(
                 f"{origin}: environment: {name!r}: {text!r} is not allowed; allowed: the name of a variable and a text, "
                 "or None to unset it"
@@ -116,6 +116,14 @@ def environment(value: object, origin: str) -> dict[str, str | None]:
                 "end up where it is looked for"
             )
     return dict(value)
+
+
+def _goes_out(text: object) -> bool:
+    """Whether a value is a text that can stand in an environment."""
+    try:
+        return isinstance(text, str) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def pack(values: Any, origin: str) -> Parcel:
@@ -191,7 +199,15 @@ def _files_of(modules: Iterable[str]) -> Iterable[tuple[str, str]]:
 
 def _shown(value: object) -> str:
     name = getattr(value, "__qualname__", None)
-    if name is None:
+    if isinstance(name, str):
+        return f"{getattr(value, '__module__', '?')}.{name}"
+    return shown(value)
+
+
+def shown(value: object) -> str:
+    """A value as a sentence may hold it: not too long, and whatever its `__repr__` does."""
+    try:
         text = repr(value)
-        return text if len(text) <= 80 else text[:76] + " ..."
-    return f"{getattr(value, '__module__', '?')}.{name}"
+    except Exception:
+        return f"a {type(value).__qualname__} without a repr"
+    return text if len(text) <= 80 else f"{text[:76]} ..."

@@ -26,6 +26,7 @@ from pytest_compilepool.fresh.order import Answer, Failure, Order
 from pytest_compilepool.fresh.run import ANSWER, EXIT_SECONDS, ORDER, OUTPUT, STAGE
 from pytest_compilepool.leaks.processes import adopt_orphans, stop_adopting
 from pytest_compilepool.pool import closing
+from pytest_compilepool.records import PoolState
 
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
 _PR_SET_PDEATHSIG = 1
@@ -51,13 +52,15 @@ class Work:
         try:
             with self._open:
                 self._prepare()
-                self._call()
+                try:
+                    self._call()
+                except BaseException:
+                    if os.getpid() != self.answer.pid:
+                        os._exit(1)  # of a fork: the pool, the answer and the rest are its parent's
+                    raise
         except BaseException as error:
             self.answer.failure = Failure(
-                self.answer.stage,
-                type(error).__name__,
-                str(error),
-                "".join(traceback.format_exception(error)),
+                self.answer.stage, type(error).__name__, _text(error), _trace(error)
             )
         return self.answer
 
@@ -133,8 +136,21 @@ class Work:
         self.answer.workers = [key.pid for key in pool.workers]
 
     def _shut_down(self) -> None:
+        why = self._broken()
+        if why:
+            self.answer.faults.append(f"its pool was broken when the calls were over: {why}")
         with self._timed("shutdown"):
             self.answer.shutdown = self._pool.shutdown().how
+
+    def _broken(self) -> str:
+        """How the pool has lost processes that nobody sent away, or an empty text."""
+        from pytest_compilepool.torch_compat.pools import quiesce_was_sent
+
+        status = self._pool.status
+        broken = status.state is PoolState.BROKEN
+        if status.state is PoolState.QUIESCED:
+            broken = quiesce_was_sent(self._pool.torch_pool) is False
+        return str(status.reason) if broken else ""
 
     def _device(self) -> None:
         import torch
@@ -167,20 +183,21 @@ class Work:
     def _call(self) -> None:
         import torch
 
-        self.stage("call the function")
         function = self._function
         if self.order.compile is not None:
             function = torch.compile(function, **callables.unpack(self.order.compile))
         with self._watched():
-            outputs = [self._one_call(function, number) for number in range(self.order.calls)]
+            calls = [self._one_call(function, number) for number in range(self.order.calls)]
         self.stage("write what came out")
-        values.write(outputs, str(self.folder / OUTPUT))
+        state = values.comparable(self._function, "module") if values.is_module(self._function) else {}
+        values.write({"calls": calls, "state": state}, str(self.folder / OUTPUT))
 
     def _one_call(self, function: Any, number: int) -> Any:
         import torch
 
         arguments, keywords = self._make_arguments() if number else (self._arguments, self._keywords)
         self._seed()
+        self.stage("call the function")
         began = time.monotonic()
         output = function(*arguments, **keywords)
         if os.getpid() != self.answer.pid:
@@ -192,10 +209,9 @@ class Work:
             self.answer.later_calls.append(took)
         else:
             self.answer.seconds["call"] = took
-        changed = {**values.tensors_in(arguments), **values.tensors_in(keywords, "keywords")}
-        told = {**values.tensors_in(output, "output"), **changed}
-        self.answer.devices = {place: str(tensor.device) for place, tensor in told.items()}
-        return {"output": values.portable(output), "changed": values.portable(changed)}
+        self.stage("look at what came out")
+        changed = {**values.comparable(arguments, "arguments"), **values.comparable(keywords, "keywords")}
+        return {"output": values.portable(output), "changed": changed, "forms": values.forms(output)}
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -246,10 +262,27 @@ class Work:
             self.answer.seconds[name] = time.monotonic() - began
 
 
-def main(folder: str) -> int:
-    """Do the order in a folder. Returns the exit status: 0 if an answer was written, whatever it says."""
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as another:  # of somebody's __str__
+        return f"(its text cannot be told: {type(another).__name__})"
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error))
+    except Exception:
+        return "".join(traceback.format_tb(error.__traceback__))
+
+
+def main(folder: str, parent: str | None = None) -> int:
+    """Do the order in a folder. parent: pid of who waits for it, None where nobody does.
+
+    Returns the exit status: 0 if an answer was written, whatever it says.
+    """
     where = Path(folder)
-    _die_with_the_parent()
+    _die_with_the_parent(None if parent is None else int(parent))
     orphans = adopt_orphans()
     with open(where / ORDER, "rb") as file:
         order: Order = pickle.load(file)
@@ -272,13 +305,17 @@ def main(folder: str) -> int:
     return 0
 
 
-def _die_with_the_parent() -> None:
+def _die_with_the_parent(parent: int | None) -> None:
     """Where the kernel offers it: who is killed cannot end what he has started."""
+    if parent is None:
+        return
     if sys.platform.startswith("linux"):
         import ctypes
 
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it was killed before the kernel was told
 
 
 if __name__ == "__main__":

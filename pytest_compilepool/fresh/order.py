@@ -57,7 +57,7 @@ class Answer:
     doubts: why that is not all, by source. jobs: of the pool; sidecar, workers: its pids when it was ready;
     compiles: of Triton in the interpreter itself; asked: kernels that Inductor asked for; parallel: torch's own
     witness, once a compile; cpp_threads: names of threads that compiled C++; launches: kernels that a GPU that is
-    not there would have been given; devices: of the tensors that came out, by where they are; caches: the cache folders
+    not there would have been given; caches: the cache folders
     in effect after the calls; versions: of torch, triton, Python; shutdown: how the pool ended; faults: what went
     wrong besides, a phrase each; deaf: this Triton (before 3.4) tells nobody what it compiles, so `compiles` is empty.
     """
@@ -82,7 +82,6 @@ class Answer:
     launches: list[str] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, str] = field(default_factory=dict)
-    devices: dict[str, str] = field(default_factory=dict)
     caches: dict[str, str] = field(default_factory=dict)
     shutdown: str = ""
     faults: list[str] = field(default_factory=list)

@@ -23,7 +23,7 @@ PATH = "path.json"
 # With this process's sys.path, whatever put it together; no variable of the environment is touched for it.
 _BOOT = (
     "import json, os, sys; sys.path[:] = json.load(open(os.path.join(sys.argv[1], 'path.json'))); "
-    "from pytest_compilepool.fresh import child; sys.exit(child.main(sys.argv[1]))"
+    "from pytest_compilepool.fresh import child; sys.exit(child.main(*sys.argv[1:]))"
 )
 
 SPARE = 20.0
@@ -73,7 +73,7 @@ def run(order: Order, folders: Folders, environment: Mapping[str, str | None] | 
     # A mark of its own: what it leaves behind has lost its parent by the time that it has ended.
     tag = f"{os.getpid()}-{os.urandom(16).hex()}"
     (folders.run / PATH).write_text(json.dumps(list(order.path)), encoding="utf-8")
-    command = [sys.executable, "-c", _BOOT, str(folders.run)]
+    command = [sys.executable, "-c", _BOOT, str(folders.run), str(os.getpid())]
     with open(folders.run / LOG, "wb") as log:
         # Started, not forked: it works whatever this process has initialised.
         child = subprocess.Popen(

@@ -127,6 +127,8 @@ def _side(
     try:
         answer = run(order, folders, wish.environment)
     finally:
+        # The function may have removed them; then there is nothing to keep.
+        caches.mkdir(exist_ok=True)
         caches.rename(place / "caches")
     moved = (str(caches), str(place / "caches"))
     folders = _where_they_are(Folders.below(place / "caches", place / "run"), answer.caches, moved)
@@ -134,8 +136,9 @@ def _side(
     if failure is not None and (failure.stage != "call the function" or failure.type == "BadInput"):
         # It says nothing about the two paths.
         raise callables.BadInput(explain_failure(label, failure, folders.run))
-    made = None if failure is not None else values.read(str(folders.run / OUTPUT))
-    return Side(label, answer, folders, read_artifacts(folders.triton, moved), made)
+    made = {} if failure is not None else values.read(str(folders.run / OUTPUT))
+    artifacts = read_artifacts(folders.triton, moved)
+    return Side(label, answer, folders, artifacts, made.get("calls"), made.get("state", {}))
 
 
 def _where_they_are(folders: Folders, told: Mapping[str, str], moved: tuple[str, str]) -> Folders:

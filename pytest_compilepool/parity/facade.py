@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_compilepool.counters.errors import UnknownCounter
+from pytest_compilepool.counters.interpreter import interpreter_reader
+from pytest_compilepool.counters.reader import Reading
 from pytest_compilepool.fresh import callables
-from pytest_compilepool.fresh.callables import START_METHODS, BadInput, check_function, seconds
+from pytest_compilepool.fresh.callables import START_METHODS, BadInput, check_function, seconds, shown
+from pytest_compilepool.fresh.values import is_module, is_tensor
 from pytest_compilepool.parity.check import Report, compare
 from pytest_compilepool.parity.wish import Wish
 from pytest_compilepool.pool.policy import BadProcesses, parse_processes
@@ -86,7 +90,7 @@ class Parity:
             compile=_compile_arguments(compile, origin),
             **_tolerances(rtol, atol, bitwise, origin),
             min_parallel=_share(min_parallel, origin),
-            may_differ=_texts(may_differ, "may_differ", "names of counters, each with the reason", origin),
+            may_differ=_reasons(may_differ, origin),
             raises=_pattern(raises, origin),
             environment=callables.environment(environment, origin),
             before=before,
@@ -100,15 +104,15 @@ class Parity:
 
 
 def _arguments(inputs: Any, origin: str) -> Any:
-    if callable(inputs) and not isinstance(inputs, (tuple, list)) and not hasattr(inputs, "shape"):
-        check_function(inputs, f"{origin}: inputs")
-        return inputs
     if isinstance(inputs, (tuple, list)):
         return tuple(inputs)
-    if hasattr(inputs, "shape"):
+    if is_tensor(inputs):
         return (inputs,)
+    if callable(inputs) and not isinstance(inputs, type) and not is_module(inputs):
+        check_function(inputs, f"{origin}: inputs")
+        return inputs
     raise BadInput(
-        f"{origin}: inputs={inputs!r} is not allowed; allowed: a tuple or list of arguments, one tensor, or a "
+        f"{origin}: inputs={shown(inputs)} is not allowed; allowed: a tuple or list of arguments, one tensor, or a "
         "function at the top level of a module that makes them"
     )
 
@@ -142,8 +146,10 @@ def _start_methods(methods: Any, origin: str) -> tuple[str, ...]:
 def _tolerances(rtol: Any, atol: Any, bitwise: Any, origin: str) -> dict[str, Any]:
     for name, value in (("rtol", rtol), ("atol", atol)):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and 0 <= value < float("inf")):
-            raise BadInput(f"{origin}: {name}={value!r} is not allowed; allowed: a number from 0, or None")
+        if value is not None and not (number and 0 <= value <= 1e30):
+            raise BadInput(
+                f"{origin}: {name}={shown(value)} is not allowed; allowed: a number from 0 to 1e30, or None"
+            )
     if (rtol is None) != (atol is None):
         raise BadInput(
             f"{origin}: rtol={rtol!r} and atol={atol!r} are not allowed; allowed: both, or neither of them"
@@ -157,12 +163,15 @@ def _pattern(value: Any, origin: str) -> str | None:
     if value is None:
         return None
     try:
-        re.compile(value)
-    except (re.error, TypeError) as error:
-        raise BadInput(
-            f"{origin}: raises={value!r} is not allowed ({error}); allowed: a regular expression, or None"
-        ) from None
-    return str(value)
+        if isinstance(value, str) and value:
+            re.compile(value)
+            return value
+        why = ""
+    except re.error as error:
+        why = f" ({error})"
+    raise BadInput(
+        f"{origin}: raises={shown(value)} is not allowed{why}; allowed: a regular expression as text, or None"
+    )
 
 
 def _texts(value: Any, name: str, allowed: str, origin: str, kind: Any = str) -> dict[str, Any]:
@@ -170,7 +179,7 @@ def _texts(value: Any, name: str, allowed: str, origin: str, kind: Any = str) ->
         return {}
     fits = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
     if not fits or (kind is str and not all(isinstance(item, str) and item for item in value.values())):
-        raise BadInput(f"{origin}: {name}={value!r} is not allowed; allowed: {allowed}, or None")
+        raise BadInput(f"{origin}: {name}={shown(value)} is not allowed; allowed: {allowed}, or None")
     return dict(value)
 
 
@@ -197,6 +206,18 @@ def _target(value: Any, origin: str) -> str | None:
         return parse_target(value, f"{origin}: target").name
     except BadTarget as error:
         raise BadInput(str(error)) from None
+
+
+def _reasons(value: Any, origin: str) -> dict[str, str]:
+    reasons = _texts(value, "may_differ", "names of counters, each with the reason", origin)
+    reader = interpreter_reader()
+    for name in reasons:
+        if name not in reader.names:
+            try:
+                reader.check(name, Reading(), f"{origin}: may_differ")
+            except UnknownCounter as error:
+                raise BadInput(str(error.args[0])) from None
+    return reasons
 
 
 def _compile_arguments(value: Any, origin: str) -> dict[str, Any] | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,15 @@ class Finding:
 @dataclass(frozen=True)
 class Side:
     """One mode's run. label: `1 process`, `4 processes, subprocess`; outputs: for each call its `output`,
-    and `changed`: the tensors among the arguments as it left them, by where they are; None where it raised."""
+    `forms` (what of it was lost on the way, by where it is) and `changed` (what of the arguments can be compared, as the
+    call left it); None where it raised. state: of the module that was called, after the last call."""
 
     label: str
     answer: Answer
     folders: Folders
     artifacts: list[Artifact]
     outputs: list[dict[str, Any]] | None
+    state: dict[str, Any] = field(default_factory=dict)
 
     @property
     def parallel(self) -> bool:

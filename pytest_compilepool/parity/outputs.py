@@ -45,7 +45,7 @@ def _leaf(here: Any, there: Any, rtol: float | None, atol: float | None) -> str 
     for name in ("shape", "dtype"):
         if getattr(here, name) != getattr(there, name):
             return f"has {name} {getattr(here, name)} and {getattr(there, name)}"
-    if here.stride() != there.stride() and _same_bits(here.contiguous(), there.contiguous()):
+    if _bits(here).equal(_bits(there)):
         return f"has strides {here.stride()} and {there.stride()}"
     return _worst(here, there, _close(here, there, rtol, atol))
 
@@ -72,7 +72,7 @@ def _close(here: Any, there: Any, rtol: float | None, atol: float | None) -> str
 
     try:
         torch.testing.assert_close(here, there, rtol=rtol, atol=atol, equal_nan=True)
-    except (AssertionError, TypeError) as error:
+    except Exception as error:  # also where a type has no arithmetic
         return str(error)
     return None
 
@@ -82,19 +82,34 @@ def _worst(here: Any, there: Any, against: str | None) -> str:
     import torch
 
     size = here.element_size()
-    bits = [tensor.contiguous().reshape(-1).view(torch.uint8).reshape(-1, size) for tensor in (here, there)]
+    bits = [_bits(tensor).reshape(-1, size) for tensor in (here, there)]
     differing = (bits[0] != bits[1]).any(dim=1)
-    wide = torch.complex128 if here.is_complex() else torch.float64
-    flat = [tensor.contiguous().reshape(-1).to(wide) for tensor in (here, there)]
-    apart = torch.nan_to_num((flat[0] - flat[1]).abs(), nan=float("inf"), posinf=float("inf"))
-    apart[~differing] = -1.0
-    at = int(apart.argmax())
+    verdict = "within the tolerance of its type" if against is None else "beyond the tolerance of its type"
+    told = f"differs in {int(differing.sum())} of {here.numel()} elements, {verdict}"
+    try:
+        flat = [tensor.contiguous().reshape(-1).to(_wide(tensor)) for tensor in (here, there)]
+        apart = (flat[0] - flat[1]).abs()
+        if apart.is_floating_point():
+            apart = torch.nan_to_num(apart, nan=float("inf"), posinf=float("inf"))
+        apart[~differing] = -1
+        at = int(apart.argmax())
+        values = [tensor.contiguous().reshape(-1)[at].item() for tensor in (here, there)]
+    except (RuntimeError, NotImplementedError):
+        return f"{told}; {here.dtype} has no arithmetic that could tell how far apart they are"
     index = (
         tuple(int(part) for part in torch.unravel_index(torch.tensor(at), here.shape)) if here.dim() else ()
     )
-    verdict = "within the tolerance of its type" if against is None else "beyond the tolerance of its type"
-    values = [tensor.contiguous().reshape(-1)[at].item() for tensor in (here, there)]
+    away = apart[at].item()
     return (
-        f"differs in {int(differing.sum())} of {here.numel()} elements, {verdict}; the worst is at {index}: "
-        f"{values[0]!r} and {values[1]!r}, {float(apart[at]):.3g} apart"
+        f"{told}; the worst is at {index}: {values[0]!r} and {values[1]!r}, "
+        f"{away if isinstance(away, int) else format(away, '.3g')} apart"
     )
+
+
+def _wide(tensor: Any) -> Any:
+    """A type in which two elements can be subtracted."""
+    import torch
+
+    if tensor.is_complex():
+        return torch.complex128
+    return torch.float64 if tensor.is_floating_point() or tensor.dtype == torch.uint64 else torch.int64

@@ -20,7 +20,16 @@ def by_workers(side: Side) -> dict[str, int]:
         elsewhere = job.worker not in (None, side.answer.pid)
         if job.source and elsewhere and (job.outcome == "done" or broken_off):
             found[job.source] = found[f"name:{job.kernel}"] = int(job.worker or 0)
+    for source in _made_again(side):
+        found.pop(source, None)
     return found
+
+
+def _made_again(side: Side) -> set[str]:
+    """The kernels of which the parent compiled every configuration itself, whatever workers had done before."""
+    here = {seen.hash for seen in side.answer.compiles if not seen.cached}
+    by_others = {artifact.source for artifact in side.artifacts if artifact.hash not in here}
+    return {artifact.source for artifact in side.artifacts} - by_others
 
 
 def share(side: Side) -> tuple[int, int]:
@@ -95,6 +104,9 @@ def _judge_share(side: Side, min_parallel: float | None) -> Iterator[Finding]:
         text = f"the parent compiled {candidates} candidates itself, in order to measure them"
         yield Finding("parallel", side.label, text, fails=False)
     witness = side.answer.parallel
+    if through and not witness:
+        text = "torch's own witness, feature_usage['parallel_compile_post_warmup'], says nothing"
+        yield Finding("parallel", side.label, text, fails=False)
     if kernels and witness and not elsewhere and not candidates and not all(witness):
         yield Finding(
             "parallel",

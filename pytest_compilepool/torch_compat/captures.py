@@ -82,8 +82,8 @@ class CaptureWatch:
         begin, end: names of the functions in it; end may be None where there is none. Raises ValueError with
         one sentence if one of them is not there or cannot be replaced, and then watches neither.
         """
-        for name in filter(None, (begin, end)):
-            if not callable(getattr(owner, name, None)):
+        for name in (begin,) if end is None else (begin, end):
+            if not isinstance(name, str) or not name or not callable(getattr(owner, name, None)):
                 raise ValueError(
                     f"watch({owner!r}): it has no function {name!r}; allowed: a class, an object or a module with "
                     "the functions that begin and end a capture (end=None where there is none)"

@@ -73,6 +73,7 @@ class CompileWatch:
             self.deaf = True
             return
         before = compilation.listener
+        inherited = "listener" not in vars(compilation)  # it stands in the class, then
 
         def listener(**told: Any) -> None:
             self._note(told)
@@ -81,7 +82,11 @@ class CompileWatch:
 
         def undo() -> None:
             # Somebody who came later has ours in his hands: it goes on calling who was there before.
-            if compilation.listener is listener:
+            if compilation.listener is not listener:
+                return
+            if inherited:
+                del compilation.listener
+            else:
                 compilation.listener = before
 
         compilation.listener = listener

@@ -49,7 +49,7 @@ class CompilationMetrics:
     """Sums of what torch measured of each compilation, which never fall.
 
     torch keeps the last 64 compilations only. What was seen once stays in the sums; what came and was dropped
-    between two calls of `read()` is lost, and `losses` says how often that may have happened.
+    between two calls of `read()`, or was cleared, is lost, and `losses` says how often that may have happened.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,10 @@ class CompilationMetrics:
         # By identity: two compilations may well have measured the same. The list keeps the old ones alive.
         seen = {id(entry) for entry in self._last or ()}
         fresh = [entry for entry in entries if id(entry) not in seen]
-        if self._last is not None and len(fresh) >= getattr(utils, "DEFAULT_COMPILATION_METRICS_LIMIT", 64):
+        limit = getattr(utils, "DEFAULT_COMPILATION_METRICS_LIMIT", 64)
+        gone = {id(entry) for entry in self._last or ()} - {id(entry) for entry in entries}
+        # It drops the oldest where the newest has no place; that others are gone somebody else has done.
+        if self._last is not None and (len(fresh) >= limit or (gone and len(entries) < limit)):
             self.losses += 1
         self._last = entries
         if not self._sums and utils is not None:

@@ -277,3 +277,16 @@ def test_what_is_no_capture_is_refused_in_one_sentence():
         ValueError, match=r"^assert_quiesced: captures=7 is not allowed; allowed: some of .captures$"
     ):
         CaptureGuard().assert_quiesced([7])
+
+
+def test_one_thing_that_is_no_capture_is_refused_in_one_sentence():
+    with pytest.raises(
+        ValueError, match=r"^assert_quiesced: captures=5 is not allowed; allowed: some of .captures$"
+    ):
+        CaptureGuard().assert_quiesced(5)
+
+
+def test_a_capture_that_is_named_twice_is_one(guard, capture):
+    capture()
+    text = verdict(guard, guard.captures * 2, at_least=2)
+    assert "1 graph captures were recorded among those chosen from 1, at least 2 expected" in text

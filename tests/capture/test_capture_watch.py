@@ -222,8 +222,10 @@ def test_other_things_than_classes_and_methods(guard):
             {"begin": "clear", "end": None},
             r"its 'clear' cannot be replaced \(.*immutable.*\); allowed: ",
         ),
+        (threading.Thread, {"begin": 5}, r"it has no function 5; allowed: "),
+        (threading.Thread, {"begin": "start", "end": ""}, r"it has no function ''; allowed: "),
     ],
-    ids=["missing", "missing end", "no function", "not to be replaced"],
+    ids=["missing", "missing end", "no function", "not to be replaced", "begin is no name", "end is no name"],
 )
 def test_what_cannot_be_watched_is_refused_in_one_sentence(guard, owner, names, text):
     start = threading.Thread.start

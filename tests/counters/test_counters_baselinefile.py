@@ -210,3 +210,16 @@ def test_a_link_leads_to_the_file_that_is_meant(make, mine, file, tmp_path):
 def test_a_name_that_cannot_be_meant(make, name):
     with pytest.raises(BadInput, match="is not allowed; allowed: a name of 1 to 200 printable characters"):
         make().baseline(name)
+
+
+def test_a_file_that_is_none_does_not_block(make, file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(file)
+    with pytest.raises(BadBaseline, match="is no regular file"):
+        run(make(), lambda: None)
+
+
+def test_a_byte_order_mark_is_read_over(make, mine, file):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(GOOD, encoding="utf-8-sig")
+    run(make(), lambda: mine.add(things=1, cache_hit=2))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from pytest_compilepool.counters import CountersDiffer, at_least, unchanged
+from pytest_compilepool.counters import BadInput, CountersDiffer, at_least, unchanged
 
 
 def lines_of(text: str) -> list[list[str]]:
@@ -262,3 +262,64 @@ def test_long_names_stay_on_one_line(counters):
     del torchs["graph_break"]
     assert len(table.splitlines()) == 3
     assert max(map(len, table.splitlines())) < 160
+
+
+def test_blocks_that_nobody_judged_are_told(counters, mine):
+    never = counters.expect({"mine.things": 1})
+    assert counters.swallowed == "compile_counters.expect: a block was never entered (is `with` missing?)"
+    with never:
+        assert counters.swallowed == "compile_counters.expect: a block was entered and never left"
+        with (
+            pytest.raises(BadInput, match="this block is under way; allowed: one `with` for each block"),
+            never,
+        ):
+            pass
+        mine.add(things=1)
+    assert counters.swallowed == ""
+
+
+def test_an_exit_that_somebody_caught_is_judged(counters, mine):
+    with pytest.raises(SystemExit):
+        run(counters, {"mine.things": 0}, lambda: (mine.add(things=1), sys.exit(1)))
+    assert "(the block ended with SystemExit)" in counters.swallowed
+
+
+def test_a_generator_that_is_left_early_is_judged(counters, mine):
+    def generator():
+        with counters.expect({"mine.things": 0}):
+            mine.add(things=1)
+            yield
+
+    going = generator()
+    next(going)
+    going.close()
+    assert "(the block ended with GeneratorExit)" in counters.swallowed
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, pytest.exit.Exception])
+def test_who_ends_the_run_gets_no_table(counters, mine, end):
+    def body():
+        mine.add(things=1)
+        raise end("now")
+
+    with pytest.raises(end):
+        run(counters, {"mine.things": 0}, body)
+    assert counters.swallowed == ""
+
+
+def test_addresses_in_the_names_of_graph_breaks_are_no_names(counters):
+    """They are others in every process, and so could never be compared."""
+    from torch._dynamo.utils import counters as torchs
+
+    sentence = "Skip inlining `torch.compiler.disable()`d function <function f at 0x{}>"
+    with counters.expect({"graph_break." + sentence.format("..."): 3}):
+        torchs["graph_break"][sentence.format("7f4f12345678")] += 1
+        torchs["graph_break"][sentence.format("55aa87654321")] += 2
+
+
+def test_what_moved_equals_a_mapping_with_zeros(counters, mine):
+    with counters.expect({"mine.things": 1}) as block:
+        mine.add(things=1)
+    assert block.moved() == {"mine.things": 1, "mine.other": 0}
+    assert block.moved() != {"mine.things": 1, "mine.other": 1}
+    assert block.moved() != 1

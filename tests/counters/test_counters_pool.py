@@ -113,6 +113,7 @@ def test_compiles_in_the_pool_and_past_it(inner, needs_triton):
         def test_the_listener_is_gone():
             from triton import knobs
             assert knobs.compilation.listener is None
+            assert "listener" not in vars(knobs.compilation)
         """,
         "-p",
         "no:randomly",

@@ -176,17 +176,28 @@ def test_expected_to_fail(compile_counters):
 def test_skips(compile_counters):
     with compile_counters.expect({"pool.jobs_done": 6}):
         pytest.skip("not today")
+
+def test_without_with(compile_counters):
+    compile_counters.expect({"pool.jobs_done": 7})
+
+def test_no_entry(compile_counters):
+    with compile_counters.baseline("not there"):
+        pass
 """
 
 
 @pytest.mark.parametrize("how", [[], ["--assert=plain", "--tb=short"]], ids=["rewritten", "plain"])
 def test_a_block_that_raises_loses_neither_its_error_nor_the_table(inner, how):
     result = inner(BODIES, "-p", "no:randomly", *how)
-    result.assert_outcomes(passed=2, failed=2, errors=1, xfailed=1, skipped=1)
+    result.assert_outcomes(passed=3, failed=2, errors=2, xfailed=1, skipped=2)
     out = result.stdout.str()
     errors, failures = out.split("= FAILURES =")
     raised, replaced = failures.split("_ test_replaced _")
     assert "_ ERROR at teardown of test_swallowed _" in errors
+    assert (
+        "_ ERROR at teardown of test_without_with _\ncompile_counters.expect: a block was never entered"
+        in re.sub("_+", "_", errors)
+    )
     for part, number, error in (
         (errors, 3, ""),
         (raised, 1, "OfMine: first of all"),
@@ -270,14 +281,15 @@ def test_metrics_are_added_up_and_never_fall(utils):
     utils.compiled(1, is_runtime=True)
     assert (sums.read()["triton_compile_time_us"], sums.read()["compilations"]) == (20, 3)
     assert sums.read()["num_triton_bundles"] == 2
-    utils.clear()
-    assert sums.read()["triton_compile_time_us"] == 20
+    assert sums.losses == 0
+    utils.clear()  # what nobody had seen would be gone
+    assert (sums.read()["triton_compile_time_us"], sums.losses) == (20, 1)
     for _ in range(63):
         utils.compiled(1)
     assert sums.read()["triton_compile_time_us"] == 83
     utils.compiled(1)
     utils.compiled(1)
-    assert (sums.read()["triton_compile_time_us"], sums.losses) == (85, 0)
+    assert (sums.read()["triton_compile_time_us"], sums.losses) == (85, 1)
 
 
 def test_metrics_that_torch_dropped_unseen(counters, utils):
@@ -287,7 +299,9 @@ def test_metrics_that_torch_dropped_unseen(counters, utils):
 
     from pytest_compilepool.counters import CountersDiffer
 
-    with pytest.raises(CountersDiffer, match="incomplete: torch keeps the last 64 compilations only"):
+    with pytest.raises(
+        CountersDiffer, match="incomplete: cleared, or more than the 64 compilations that torch keeps"
+    ):
         block(counters, {"metrics.triton_compile_time_us": at_least(64)}, many)
     block(counters, {"metrics.triton_compile_time_us": between(2, 2)}, lambda: utils.compiled(2))
 

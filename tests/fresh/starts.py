@@ -60,6 +60,49 @@ def forks_and_comes_back() -> int:
     return os.getpid()
 
 
+def forks_and_leaves(how: str) -> int:
+    """The child ends in another way than by coming back."""
+    import sys
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        if how == "exit":
+            sys.exit(0)
+        raise ValueError("planted in the child")
+    os.waitpid(pid, 0)
+    return os.getpid()
+
+
+def kills_the_pool(who: str) -> int:
+    import psutil
+
+    (sidecar,) = (child for child in psutil.Process().children() if "--workers" in " ".join(child.cmdline()))
+    ended = [sidecar] if who == "sidecar" else sidecar.children()
+    for process in ended:
+        process.kill()
+    psutil.wait_procs(ended, timeout=30)
+    return len(ended)
+
+
+class Unsayable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def raises_what_cannot_be_said() -> None:
+    raise Unsayable
+
+
+def writes_again(x: Any) -> Any:
+    """A library below the caches, every time anew; and one graph that a warm start loads."""
+    folder = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    (folder / "of_mine.so").write_bytes(b"as before")
+    return model(x)
+
+
 def never_exits() -> int:
     """A handler that runs after the answer was written waits for ever."""
     import atexit
@@ -130,3 +173,15 @@ def behind_a_decorator() -> int:
 
 original = behind_a_decorator
 behind_a_decorator = decorated(behind_a_decorator)
+
+
+def ends_the_pool(how: str) -> str:
+    """As torch lets one: both are no fault."""
+    from torch._inductor import async_compile
+
+    pool = async_compile.AsyncCompile.process_pool()
+    if how == "quiesce":
+        pool.quiesce()
+    else:
+        async_compile.shutdown_compile_workers()
+    return how

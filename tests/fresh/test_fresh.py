@@ -57,7 +57,7 @@ def test_these_are_not():
         "is defined inside test_these_are_not(), which": local,
         "is a method of an object": Thing().method,
         "7 is not a function": 7,
-        "there a decorator in between?": starts.original,
+        "(wrapped by a decorator, or by torch.compile?)": starts.original,
         "is a lambda, which": functools.partial(lambda: None),
     }
     for sentence, value in cases.items():
@@ -154,6 +154,22 @@ def test_a_tensor_without_data_comes_back_as_its_shape(tmp_path):
     assert values.read(str(tmp_path / "value")) == [values.Shape((2, 3), (3, 1), "torch.float32", "meta")]
 
 
+def circle():
+    value = []
+    value.append(value)
+    return value
+
+
+def emptied():
+    tensor = torch.ones(4)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+class Sub(torch.Tensor):
+    """A subclass of somebody's."""
+
+
 class Kind(int, enum.Enum):
     ONE = 1
 
@@ -171,6 +187,48 @@ class Kind(int, enum.Enum):
 def test_other_values_are_refused(value, sentence):
     with pytest.raises(BadInput, match=sentence):
         values.portable(value)
+
+
+def test_what_of_arguments_can_be_compared():
+    weight = torch.ones(2, requires_grad=True)
+    weight.sum().backward()
+    told = values.comparable(
+        {
+            "a": [1, "b", circle(), object()],
+            "w": weight,
+            "m": torch.nn.BatchNorm1d(2),
+            "s": torch.eye(2).to_sparse(),
+        },
+        "it",
+    )
+    assert sorted(told) == [
+        "it['a'][0]",
+        "it['a'][1]",
+        "it['m'].bias",
+        "it['m'].num_batches_tracked",
+        "it['m'].running_mean",
+        "it['m'].running_var",
+        "it['m'].weight",
+        "it['w']",
+        "it['w'].grad",
+        "len(it)",
+        "len(it['a'])",
+        "len(it['a'][2])",
+    ]
+    assert torch.equal(told["it['w'].grad"], torch.ones(2))
+
+
+def test_forms_say_what_is_lost():
+    import collections
+
+    pair = collections.namedtuple("pair", "a b")
+    value = pair(torch.ones(3, 1).expand(3, 4), {"p": torch.nn.Parameter(torch.ones(1))})
+    assert values.forms(value) == {
+        "output": "a pair",
+        "output[0]": "a Tensor on cpu, strides (1, 0), requires_grad False",
+        "output[1]": "a dict",
+        "output[1]['p']": "a Parameter on cpu, strides (1,), requires_grad True",
+    }
 
 
 def test_nothing_is_executed_when_a_value_is_read(tmp_path):
@@ -254,6 +312,38 @@ def test_a_fork_that_comes_back_says_nothing(compile_phases):
     assert phase.output == phase.answer.pid
 
 
+@pytest.mark.parametrize("how", ["exit", "error"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_fork_that_ends_otherwise_says_nothing_and_ends_no_pool(compile_phases, how, processes):
+    phase = compile_phases.using(processes=processes, limit=60).cold(starts.forks_and_leaves, how)
+    assert phase.output == phase.answer.pid
+    assert phase.answer.shutdown == ("asked" if processes > 1 else "")
+
+
+@pytest.mark.parametrize("who", ["sidecar", "workers"])
+def test_a_pool_that_breaks_meanwhile_is_told(compile_phases, who):
+    with pytest.raises(PhaseFailed, match="its pool was broken when the calls were over: "):
+        compile_phases.using(processes=2).cold(starts.kills_the_pool, who)
+
+
+@pytest.mark.parametrize("how", ["quiesce", "shutdown"])
+def test_a_pool_that_the_function_ends_itself_is_not_broken(compile_phases, how):
+    assert compile_phases.using(processes=2).cold(starts.ends_the_pool, how).output == how
+
+
+def test_an_error_without_a_text(compile_phases):
+    with pytest.raises(PhaseFailed, match="Unsayable in stage 'call the function'"):
+        compile_phases.using(processes=1).cold(starts.raises_what_cannot_be_said)
+
+
+def test_an_interpreter_whose_parent_is_gone_does_not_begin(tmp_path):
+    """It was killed before the kernel was told to take this one along."""
+    (tmp_path / "path.json").write_text(json.dumps(sys.path))
+    command = [sys.executable, "-c", fresh_run._BOOT, str(tmp_path), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_an_interpreter_that_does_not_exit_is_ended_and_named(compile_phases, monkeypatch):
     with pytest.raises(PhaseFailed, match="the interpreter did not exit within 10 s after it had answered"):
         compile_phases.using(processes=1).cold(starts.never_exits)
@@ -310,6 +400,8 @@ def test_caches_that_were_put_elsewhere(compile_phases, tmp_path):
             "environment: 'A=B': '/x' is not allowed; allowed: the name of a variable and a text",
         ),
         ({"A": 5}, "environment: 'A': 5 is not allowed"),
+        ({"A": "\ud800"}, "environment: 'A': '\\ud800' is not allowed"),
+        ({"\ud800": "x"}, "environment: '\\ud800': 'x' is not allowed"),
         (["A"], "environment=['A'] is not allowed; allowed: a dict of texts, or None to unset"),
     ],
 )

@@ -96,6 +96,13 @@ def test_what_no_cache_was_asked_for_is_found(compile_phases):
     assert re.search(r"code was generated for \d\.\d{3} s", str(caught.value))
 
 
+def test_a_library_that_was_written_again_is_new(compile_phases):
+    phases = compile_phases.using(processes=1)
+    phases.cold(starts.writes_again, torch.ones(8))
+    with pytest.raises(WarmStartCompiled, match=r"1 new files in the caches: inductor/of_mine.so"):
+        phases.warm(starts.writes_again, torch.ones(8))
+
+
 def test_counters_that_were_cleared_prove_nothing(compile_phases):
     phases = compile_phases.using(processes=1)
     phases.cold(starts.clears_the_counters, torch.ones(8))

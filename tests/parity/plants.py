@@ -10,6 +10,8 @@ import functools
 import os
 from typing import Any
 
+import torch
+
 
 def with_a_pool() -> bool:
     return int(os.environ["TORCHINDUCTOR_COMPILE_THREADS"]) > 1
@@ -126,6 +128,76 @@ def changes_its_argument(x: Any) -> None:
     x.mul_(2)
     if with_a_pool():
         x[-1] += 1
+
+
+def strides(x: Any) -> Any:
+    y = x.reshape(8, 8)[:, ::2]
+    return y.clone() if with_a_pool() else y
+
+
+def gradient(w: Any) -> Any:
+    (w * 2).sum().backward()
+    if with_a_pool():
+        w.grad.mul_(2)
+    return 1
+
+
+def weights(module: Any) -> int:
+    if with_a_pool():
+        module.weight.data.add_(1)
+    return 1
+
+
+def longer(items: Any) -> int:
+    if with_a_pool():
+        items.append(5)
+    return 1
+
+
+def leaf() -> Any:
+    import torch
+
+    return (torch.ones(3, requires_grad=True),)
+
+
+class Counting(torch.nn.Module):
+    """Changes its own state, otherwise with a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1 + with_a_pool()
+        return x
+
+
+def parent_again() -> None:
+    """With a pool, throws away what a worker has compiled and does it again in the parent."""
+    if not with_a_pool():
+        return
+    import shutil
+
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    original = CachingAutotuner._precompile_worker
+
+    def again(self: Any) -> Any:
+        if self.compile_results and getattr(self, "_reload_kernel", None):
+            kernel = self._reload_kernel()
+            self.fn, self.configs, self.compile_results = kernel.fn, kernel.configs, []
+            for folder in os.listdir(os.environ["TRITON_CACHE_DIR"]):
+                shutil.rmtree(os.path.join(os.environ["TRITON_CACHE_DIR"], folder))
+        return original(self)
+
+    CachingAutotuner._precompile_worker = again
+
+
+def removes_the_caches(x: Any) -> Any:
+    import shutil
+
+    shutil.rmtree(os.path.dirname(os.environ["TRITON_CACHE_DIR"]))
+    return x
 
 
 def adds_up(total: Any) -> Any:

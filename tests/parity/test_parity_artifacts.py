@@ -353,7 +353,7 @@ def with_jobs(one: Side, jobs: list[JobRecord], **more: object) -> Side:
     return dataclasses.replace(
         one,
         answer=dataclasses.replace(
-            one.answer, processes=2, jobs=jobs, compiles=[], **{"parallel": [], **more}
+            one.answer, processes=2, jobs=jobs, compiles=[], **{"parallel": [True], **more}
         ),
     )
 
@@ -397,6 +397,9 @@ def test_torchs_own_witness_must_agree(sides):
 
     one, _ = sides()
     good = [job(name, source, 77) for source, name in one.kernels.items()]
+    (finding,) = judge_parallel(with_jobs(one, good, parallel=[]), None)
+    assert "says nothing" in finding.text
+    assert not finding.fails
     (finding,) = judge_parallel(with_jobs(one, good, parallel=[True, False]), None)
     assert "1 of 2 compiles did not use the pool" in finding.text
     assert (
@@ -412,15 +415,22 @@ def test_torchs_own_witness_must_agree(sides):
 
 
 def test_what_the_parent_compiled_beside_the_workers_is_told(sides):
-    from pytest_compilepool.parity.parallel import judge_parallel
+    from pytest_compilepool.parity.parallel import judge_parallel, share
 
     one, _ = sides()
     good = [job(name, source, 77) for source, name in one.kernels.items()]
-    seen = [TritonCompile(artifact.kernel, artifact.hash, False, 0.0) for artifact in one.artifacts[:1]]
+    sources = [artifact.source for artifact in one.artifacts]
+    (several, *_) = (artifact for artifact in one.artifacts if sources.count(artifact.source) > 1)
+    seen = [TritonCompile(several.kernel, several.hash, False, 0.0)]
     pool = with_jobs(one, good)
     (finding,) = judge_parallel(
         dataclasses.replace(pool, answer=dataclasses.replace(pool.answer, compiles=seen)), None
     )
-    assert finding.what == one.artifacts[0].kernel
+    assert finding.what == several.kernel
     assert "the parent compiled 1 configurations itself" in finding.text
     assert not finding.fails
+    # Where it compiled all of them, nothing is left that a worker had compiled.
+    every = [TritonCompile(artifact.kernel, artifact.hash, False, 0.0) for artifact in one.artifacts]
+    again = dataclasses.replace(pool, answer=dataclasses.replace(pool.answer, compiles=every))
+    assert share(again) == (0, 3)
+    assert any(finding.fails for finding in judge_parallel(again, None))

@@ -90,6 +90,21 @@ def test_a_planted_difference_of_each_kind_is_found_and_named(compile_parity):
     assert "-m pytest_compilepool.fresh.child" in text
 
 
+def test_a_kernel_that_the_parent_compiled_again_is_not_the_workers(compile_parity):
+    with pytest.raises(
+        ParityError, match=r"parallel: 2 processes, subprocess: 0 of 1 kernels were compiled by workers"
+    ):
+        compile_parity.check(
+            torch_programs.run_all,
+            (("softmax",),),
+            processes=(1, 2),
+            repeat=1,
+            target="cuda:90",
+            compile=False,
+            before=plants.parent_again,
+        )
+
+
 def test_a_kernel_that_does_not_compile_fails_for_the_same_cause(compile_parity):
     report = compile_parity.check(
         torch_programs.run_compiled,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 import plants
 import pytest
 import torch
@@ -13,6 +15,10 @@ from pytest_compilepool.parity import outputs
 from pytest_compilepool.parity.check import ParityError
 
 X = torch.linspace(0.1, 1.5, 64)
+
+
+def bits8(value: int) -> torch.Tensor:
+    return torch.tensor([value], dtype=torch.uint8).view(torch.bits8)
 
 
 def fails(compile_parity, *args, error=ParityError, **kwargs) -> str:
@@ -86,7 +92,33 @@ def test_arguments_as_the_call_left_them_are_compared(compile_parity):
     assert (
         "output: output: arguments[0] differs in 1 of 64 elements, beyond the tolerance of its type" in text
     )
-    assert "(as the call left it)" in text
+    assert "(as the calls left it)" in text
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs", "text"),
+    [
+        (
+            plants.strides,
+            X,
+            "output is a Tensor on cpu, strides (8, 2), requires_grad False and a Tensor on cpu, strides",
+        ),
+        (plants.gradient, plants.leaf, "arguments[0].grad differs in 3 of 3 elements"),
+        (plants.weights, (torch.nn.Linear(2, 2),), "arguments[0].weight differs in 4 of 4 elements"),
+        (plants.longer, ([1],), "arguments[0][1] is None and 5|len(arguments[0]) is 1 and 2"),
+        (plants.Counting(), X, "module.calls differs in 1 of 1 elements"),
+    ],
+)
+def test_what_a_call_leaves_behind_is_compared(compile_parity, function, inputs, text):
+    said = fails(compile_parity, function, inputs, compile=False, repeat=1)
+    assert any(part in said for part in text.split("|")), said
+
+
+def test_a_function_that_removes_its_caches(compile_parity):
+    report = compile_parity.check(
+        plants.removes_the_caches, X, processes=(1, 2), repeat=1, compile=False, min_parallel=0
+    )
+    assert report.failures == []
 
 
 def test_a_call_finds_its_arguments_as_the_first_one_did(compile_parity):
@@ -145,9 +177,23 @@ def test_a_module_is_checked_and_random_numbers_are_seeded(compile_parity):
         ({"a": [1, torch.ones(1)]}, {"a": [2, torch.ones(1)]}, r"output\['a'\]\[0\] is 1 and 2"),
         ({"a": 1}, {"b": 1}, r"output\['a'\] is only there on one side"),
         ({"a": 1, "b": 1}, {"b": 1, "a": 1}, "output has the same keys in another order"),
-        ([], (), "output is 'list of 0' and 'tuple of 0'"),
-        ([1], [1, 2], "output is 'list of 1' and 'list of 2'|only there on one side"),
-        ({}, [], "output is 'dict' and 'list of 0'"),
+        ([], (), "output is a list of 0 and a tuple of 0"),
+        ([1], [1, 2], r"output\[1\] is only there on one side"),
+        ({}, "a dict of 0", "output is a dict of 0 and 'a dict of 0'"),
+        (torch.empty_strided((0, 4), (7, 1)), torch.empty(0, 4), r"output has strides \(7, 1\) and \(4, 1\)"),
+        (
+            torch.empty_strided((1, 4), (100, 1)).zero_(),
+            torch.zeros(1, 4),
+            r"output has strides \(100, 1\) and \(4, 1\)",
+        ),
+        (torch.tensor([2**60]), torch.tensor([2**60 + 1]), "and 1152921504606846977, 1 apart"),
+        (
+            torch.zeros(1).to(torch.float8_e4m3fn),
+            torch.ones(1).to(torch.float8_e4m3fn),
+            "1 of 1 elements, beyond",
+        ),
+        (bits8(0), bits8(1), "differs in 1 of 1 elements, .*has no arithmetic"),
+        ({}, [], "output is a dict of 0 and a list of 0"),
         (torch.tensor([1j]), torch.tensor([2j]), r"the worst is at \(0,\): 1j and 2j, 1 apart"),
         (0.0, -0.0, "output is 0.0 and -0.0"),
         (1, 1.0, "output is 1 and 1.0"),
@@ -160,8 +206,6 @@ def test_the_first_difference_of_outputs(here, there, text):
         assert found is None
     else:
         assert found is not None
-        import re
-
         assert re.search(text, found), found
 
 
@@ -233,6 +277,13 @@ def test_what_cannot_be_checked(compile_parity, arguments, sentence):
     assert sentence in fails(compile_parity, *arguments, error=BadInput)
 
 
+class Shapely:
+    shape = 3
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     ("keywords", "sentence"),
     [
@@ -271,7 +322,21 @@ def test_what_cannot_be_checked(compile_parity, arguments, sentence):
         ({"atol": "much", "rtol": 0}, "atol='much' is not allowed"),
         ({"bitwise": "no"}, "bitwise='no' is not allowed; allowed: True or False"),
         ({"raises": "("}, "raises='(' is not allowed (missing ), unterminated subpattern"),
-        ({"raises": OSError}, "is not allowed"),
+        (
+            {"raises": OSError},
+            "raises=<class 'OSError'> is not allowed; allowed: a regular expression as text",
+        ),
+        ({"raises": re.compile("a")}, "raises=re.compile('a') is not allowed"),
+        ({"raises": b"a"}, "raises=b'a' is not allowed"),
+        ({"raises": ""}, "raises='' is not allowed"),
+        (
+            {"may_differ": {"inductor.fxgraph_cache_mist": "x"}},
+            "may_differ: there is no counter 'inductor.fxgraph",
+        ),
+        ({"rtol": 10**400, "atol": 0}, "is not allowed; allowed: a number from 0 to 1e30"),
+        ({"inputs": torch.nn.ReLU()}, "inputs=ReLU() is not allowed; allowed: a tuple or list"),
+        ({"inputs": OSError}, "inputs=<class 'OSError'> is not allowed"),
+        ({"inputs": Shapely()}, "inputs=a Shapely without a repr is not allowed"),
         ({"may_differ": ["a"]}, "may_differ=['a'] is not allowed; allowed: names of counters, each with"),
         ({"may_differ": {"a": ""}}, "may_differ={'a': ''} is not allowed"),
         ({"keywords": [1]}, "keywords=[1] is not allowed; allowed: a dict of arguments by name"),
@@ -285,4 +350,5 @@ def test_what_cannot_be_checked(compile_parity, arguments, sentence):
     ],
 )
 def test_arguments_that_are_not_allowed(compile_parity, keywords, sentence):
-    assert sentence in fails(compile_parity, plants.fails, X, error=BadInput, **keywords)
+    inputs = keywords.pop("inputs", X)
+    assert sentence in fails(compile_parity, plants.fails, inputs, error=BadInput, **keywords)

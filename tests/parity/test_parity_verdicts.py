@@ -168,7 +168,7 @@ def mode(processes: int, **told: object) -> Side:
     """A side that compiled one C++ kernel the way it should."""
     route = "threads" if processes > 1 else "parent"
     asked = [Asked("cpp", "cpp", "x", route)]
-    output = {"output": 1, "changed": {}}
+    output = {"output": 1, "changed": {}, "forms": {}}
     one = side(f"{processes}", **{"processes": processes, "asked": asked, "shutdown": "asked", **told})
     return dataclasses.replace(one, outputs=None if one.answer.failure else [output])
 
@@ -200,9 +200,13 @@ def test_what_is_wrong_with_a_run(told, text):
 
 
 def test_one_device_and_another():
-    here, there = {"output": "cuda:0"}, {"output": "cpu"}
-    (text,) = failures(mode(1, devices=here), mode(2, devices=there))
-    assert text == "output: output: is on cuda:0 with 1 and on cpu with 2"
+    here, there = (
+        dataclasses.replace(one, outputs=[{"output": 1, "changed": {}, "forms": {"output": f"on {device}"}}])
+        for one, device in ((mode(1), "cuda:0"), (mode(2), "cpu"))
+    )
+    (text,) = failures(here, there)
+    assert text == "output: output: output is on cuda:0 and on cpu (1, then 2)"
+    assert failures(here, there, bitwise=False) == [text]
 
 
 def test_who_raised_is_said_of_the_one_that_did():
