@@ -17,6 +17,8 @@ from pytest_compilepool.pool.policy import BadProcesses, parse_processes
 from pytest_compilepool.records import JobRecord
 from pytest_compilepool.targets import BadTarget, parse_target
 
+__tracebackhide__ = callables.hidden
+
 # What must not move on a warm start.
 _COMPILING = (
     "aot_autograd.autograd_cache_miss",
@@ -36,9 +38,13 @@ _COMPILED = (".so", ".cubin", ".hsaco")
 class PhaseFailed(RuntimeError):
     """The function raised in the fresh interpreter. Its text has the whole traceback from there."""
 
+    told_in_full = True
+
 
 class WarmStartCompiled(AssertionError):
     """A warm start compiled something, or loaded nothing. Its text says what."""
+
+    told_in_full = True
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,11 @@ class Session:
                     raise
                 item.stash[REFUSED] = str(error)
 
-    def decide(self) -> Decision:
-        """How many processes a pool would have, torch not being looked at. Raises pytest.UsageError."""
+    def decide(self, at_least: int = 1) -> Decision:
+        """How many processes a pool would have, torch not being looked at. Raises pytest.UsageError.
+
+        at_least: 2 for a test that asks for a pool.
+        """
         from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
 
         try:
@@ -140,6 +143,7 @@ class Session:
                 capabilities=None,
                 ini=self.settings.processes_ini,
                 flag=self.settings.processes_flag,
+                at_least=at_least,
                 start_method=self.settings.start_method,
                 started_with=self.started_with,
             )
@@ -239,9 +243,12 @@ class Session:
         except pytest.UsageError as error:
             # Who wants a pool is refused for it; who wants none should not be.
             return f"compilepool: {torch}, no pool can be made: {error}"
-        plural = "es" if decision.processes > 1 else ""
+        processes = f"{decision.processes} processes"
+        if decision.processes == 1:
+            asked = self.decide(at_least=2).processes
+            processes = "1 process" + (f", {asked} for a test that asks for a pool" if asked > 1 else "")
         return (
-            f"compilepool: {torch}, {decision.processes} process{plural} ({decision.why}), "
+            f"compilepool: {torch}, {processes} ({decision.why}), "
             f"start method {decision.start_method}, leaks {self.settings.leaks}"
         )
 

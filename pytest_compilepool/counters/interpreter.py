@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from pytest_compilepool.counters.counts import Counts
+from pytest_compilepool.counters.errors import HIDDEN
 from pytest_compilepool.counters.reader import Reader, Reading
 from pytest_compilepool.counters.torchsources import (
     InductorMetricsSource,
@@ -16,6 +17,8 @@ from pytest_compilepool.counters.torchsources import (
 )
 from pytest_compilepool.records import JobRecord
 from pytest_compilepool.torch_compat.compiles import TritonCompile
+
+__tracebackhide__ = HIDDEN
 
 
 def interpreter_reader() -> Reader:

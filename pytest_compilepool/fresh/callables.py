@@ -23,6 +23,19 @@ START_METHODS = ("subprocess", "fork", "spawn")
 class BadInput(ValueError):
     """Something that cannot go to a fresh interpreter, or come back. Its text is a sentence for the user."""
 
+    told_in_full = True
+
+
+def hidden(caught: Any) -> bool:
+    """What a module sets `__tracebackhide__` to: of an error whose text says it all pytest shows the test's own line.
+
+    caught: pytest's ExceptionInfo. Such an error has `told_in_full`.
+    """
+    return bool(getattr(caught.value, "told_in_full", False))
+
+
+__tracebackhide__ = hidden
+
 
 @dataclass(frozen=True)
 class Parcel:

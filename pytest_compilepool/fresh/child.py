@@ -270,16 +270,20 @@ def _text(error: BaseException) -> str:
 
 
 def _trace(error: BaseException) -> str:
+    """The whole traceback, but for the frames in which this file calls the function."""
+    first = error.__traceback__
+    while first is not None and first.tb_frame.f_code.co_filename == __file__:
+        first = first.tb_next
     try:
-        return "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception(type(error), error, first or error.__traceback__))
     except Exception:
-        return "".join(traceback.format_tb(error.__traceback__))
+        return "".join(traceback.format_tb(first))
 
 
 def main(folder: str, parent: str | None = None) -> int:
     """Do the order in a folder. parent: pid of who waits for it, None where nobody does.
 
-    Returns the exit status: 0 if an answer was written, whatever it says.
+    Returns the exit status: 0 if an answer was written, whatever it says; to nobody also 1 if it is an error.
     """
     where = Path(folder)
     _die_with_the_parent(None if parent is None else int(parent))
@@ -302,7 +306,18 @@ def main(folder: str, parent: str | None = None) -> int:
         return 1
     # A thread or an exit handler may still keep it.
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True)
-    return 0
+    return 0 if parent is not None else _tell(answer, where)
+
+
+def _tell(answer: Answer, where: Path) -> int:
+    """For who runs it by hand: how it went. Returns the exit status."""
+    print(
+        f"compilepool: the answer is in {where / ANSWER}, and Triton's cache in {os.environ['TRITON_CACHE_DIR']}"
+    )
+    if answer.failure is None:
+        return 0
+    print(f"{answer.failure.type} in stage {answer.failure.stage!r}\n{answer.failure.trace}")
+    return 1
 
 
 def _die_with_the_parent(parent: int | None) -> None:

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_compilepool import proctree
+from pytest_compilepool.fresh import callables
 from pytest_compilepool.fresh.order import Answer, Order
 from pytest_compilepool.pool import closing
+
+__tracebackhide__ = callables.hidden
 
 ORDER, ANSWER, OUTPUT, LOG, STAGE = "order.pkl", "answer.json", "output.pt", "log.txt", "stage.txt"
 PATH = "path.json"
@@ -40,6 +43,8 @@ _TIMEOUT = re.compile(r"^Timeout \(\d+:\d\d:\d\d", re.MULTILINE)
 
 class FreshFailed(RuntimeError):
     """A fresh interpreter ended without an answer. Its text says how, in which stage, and the end of its log."""
+
+    told_in_full = True
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_compilepool.fresh.callables import BadInput
+from pytest_compilepool.fresh.callables import BadInput, hidden
+
+__tracebackhide__ = hidden
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _BITS = 2000  # of a whole number: torch's safe reader takes some more, and no thousands of digits

@@ -22,9 +22,13 @@ from pytest_compilepool.parity.kernels import identical_binaries
 from pytest_compilepool.parity.parallel import share
 from pytest_compilepool.parity.wish import Wish
 
+__tracebackhide__ = callables.hidden
+
 
 class ParityError(AssertionError):
     """The pool did not make what one thread makes. Its text is the whole report."""
+
+    told_in_full = True
 
 
 @dataclass
@@ -53,7 +57,7 @@ class Report:
     def lines(self) -> list[str]:
         """The report, a line each."""
         shares = [_share_words(side) for side in self.sides if side.parallel]
-        verdict = f"{len(self.failures)} differences" if self.failures else "the same"
+        verdict = _counted(len(self.failures), "difference") if self.failures else "the same"
         labels = ", ".join(side.label for side in self.sides)
         head = f"parity of {self.name} ({labels}): {verdict}; {'; '.join(shares) or 'no pool'}"
         sides = [f"  {_side_line(side, self.identical.get(side.label))}" for side in self.sides]
@@ -171,6 +175,10 @@ def explain_failure(label: str, failure: Any, folder: Path) -> str:
     )
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def _share_words(side: Side) -> str:
     done, kernels = share(side)
     if kernels or not cpp_kernels(side):
@@ -189,9 +197,7 @@ def _side_line(side: Side, identical: tuple[int, int] | None) -> str:
     if path:
         parts.append(path)
     if identical is not None and identical[1]:
-        parts.append(
-            f"{identical[0]} of {identical[1]} binaries identical to the byte, line information included"
-        )
+        parts.append(f"{identical[0]} of {identical[1]} binaries identical even in their line information")
     if answer.launches:
         parts.append("nothing launched: outputs have shapes and no data")
     seconds = ", ".join(f"{name} {took:.2f} s" for name, took in answer.seconds.items())

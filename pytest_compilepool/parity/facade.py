@@ -20,6 +20,8 @@ from pytest_compilepool.parity.wish import Wish
 from pytest_compilepool.pool.policy import BadProcesses, parse_processes
 from pytest_compilepool.targets import BadTarget, parse_target
 
+__tracebackhide__ = callables.hidden
+
 
 @dataclass
 class Parity:

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pytest_compilepool import proctree
 from pytest_compilepool.records import ProcessKey
-from pytest_compilepool.torch_compat import PoolRef, others, pools
+from pytest_compilepool.torch_compat import PoolRef, live_pools, others, pools
 from pytest_compilepool.torch_compat.timers import PromptTimer
 
 TERMINATE_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
@@ -48,6 +49,22 @@ def close_pool(ref: PoolRef, timeout: float) -> Closed:
         outcome: Closed = facade.shutdown(timeout)
         return outcome
     return close_torch_pool(ref.object, timeout)
+
+
+@contextlib.contextmanager
+def pools_ended_after(timeout: float = 10.0) -> Iterator[None]:
+    """Ends, after the block, the pools that torch made in it by itself; those with a facade are left.
+
+    timeout: seconds for each.
+    """
+    before = [ref.object for ref in live_pools()]
+    try:
+        yield
+    finally:
+        for ref in live_pools():
+            known = any(ref.object is pool for pool in before)
+            if ref.owns_processes and not known and getattr(ref.object, pools.OWNER, None) is None:
+                close_torch_pool(ref.object, timeout)
 
 
 def close_torch_pool(pool: Any, timeout: float) -> Closed:

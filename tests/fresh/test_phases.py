@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -139,6 +142,7 @@ def test_the_whole_traceback_comes_back(compile_phases):
     text = str(caught.value)
     assert "KeyError: 'planted far away'" in text
     assert "in raises_far_away" in text
+    assert "fresh/child.py" not in text
     assert "in calls_it" in text
 
 
@@ -200,3 +204,49 @@ def test_a_phase_counts_by_worker():
     ]
     phase = Phase("cold", None, {}, tuple(jobs), {}, (), Answer())
     assert phase.workers == {10: 2, 11: 1}
+
+
+WRONG = """
+import pytest, starts
+
+def test_lambda(compile_phases):
+    compile_phases.using(processes=1).cold(lambda: 1)
+
+def test_using(compile_phases):
+    compile_phases.using(processes=0)
+
+def test_raises(compile_phases):
+    compile_phases.using(processes=1).cold(starts.calls_it)
+
+def test_name(compile_phases):
+    compile_phases.using(processes=1).cold(starts.whoami).counters["not.there"]
+
+def test_check(compile_parity):
+    compile_parity.check(starts.whoami, processes=(1,))
+
+def test_differs(compile_parity):
+    compile_parity.check(starts.whoami, processes=(1, 2), repeat=1, compile=False, min_parallel=0)
+"""
+
+
+def test_what_is_wrong_is_told_at_the_line_of_the_test(inner, pytester):
+    shutil.copy(starts.__file__, pytester.path)
+    result = inner(WRONG, "-p", "no:randomly", "--tb=short")
+    result.assert_outcomes(failed=6)
+    out = result.stdout.str()
+    frames = re.findall(r"^(\S+\.py):\d+: in ", out, re.MULTILINE)
+    assert frames == ["test_inner.py"] * 6, out
+
+
+def test_a_run_that_is_repeated_by_hand_says_how_it_went(compile_phases):
+    phases = compile_phases.using(processes=1)
+    with pytest.raises(PhaseFailed):
+        phases.cold(starts.calls_it)
+    folder = phases._caches / "run-1"
+    command = [sys.executable, "-m", "pytest_compilepool.fresh.child", str(folder)]
+    caches = {name: str(folder / "again") for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
+    environment = {**os.environ, **caches, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert f"the answer is in {folder / 'answer.json'}" in done.stdout
+    assert "KeyError in stage 'call the function'" in done.stdout

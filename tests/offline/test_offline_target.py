@@ -254,3 +254,32 @@ def test_a_marker_with_wrong_arguments_ends_the_run(inner, arguments, sentence):
     assert f"test_inner.py::test_it: @pytest.mark.compilepool: {sentence}" in "\n".join(
         result.errlines + result.outlines
     )
+
+
+def test_a_pool_that_torch_starts_by_itself_is_no_leak(inner, offline_here):
+    result = inner(
+        """
+        import pytest
+        from pytest_compilepool.workloads import torch_programs
+
+        @pytest.mark.compilepool(target="cuda:90")
+        def test_alone(compile_target):
+            import torch
+            import torch._inductor.config
+            from pytest_compilepool.torch_compat import live_pools
+
+            torch._inductor.config.compile_threads = 2
+            compile_target.run(torch.compile(torch.softmax), torch.ones(64, 128), -1)
+            assert live_pools() != []
+
+        def test_after():
+            from pytest_compilepool.torch_compat import live_pools
+            assert live_pools() == []
+        """,
+        "-p",
+        "no:randomly",
+        "--compilepool-leaks=fail",
+        environment={"TORCHINDUCTOR_COMPILE_THREADS": "2"},
+    )
+    result.assert_outcomes(passed=2)
+    assert "pools: compile" not in result.stdout.str()
