@@ -73,9 +73,9 @@ def test_templates_as_they_are(compile_parity):
 def test_a_model_of_twelve_blocks(compile_parity, line_info):
     environment = {} if line_info else {"TRITON_DISABLE_LINE_INFO": "1"}
     report = check(
-        compile_parity, torch_programs.blocks, torch_programs.block_inputs, environment=environment
+        compile_parity, torch_programs.twelve_blocks, torch_programs.block_inputs, environment=environment
     )
-    assert report.kernels >= 12
+    assert report.kernels >= 17
     same, both = report.identical["8 processes, subprocess"]
     assert both >= report.kernels
     # Line information holds the time when the text was written.
