@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 START_METHODS = ("subprocess", "fork", "spawn")
+SUITE_MODES = ("smoke", "standard", "stress")
 LEAK_MODES = ("auto", "off", "warn", "fail")
 MISSING_MODES = ("skip", "fail")
 
@@ -56,6 +57,20 @@ def _one_of(*words: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def _words(text: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(","))
+    if not all(words):
+        raise ValueError(text)
+    return words
+
+
+def _module_and_class(text: str) -> str:
+    module, colon, name = text.partition(":")
+    if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise ValueError(text)
+    return text
 
 
 OPTIONS = (
@@ -132,6 +147,50 @@ OPTIONS = (
         "Write what compile_counters.baseline() counts to the files beside the tests, instead of comparing",
         switch=True,
     ),
+    Option(
+        "mode",
+        "standard",
+        _one_of(*SUITE_MODES),
+        ", ".join(SUITE_MODES),
+        "Which features of a conformance suite are tried: smoke (30 s in all), standard, or all of them (stress)",
+    ),
+    Option(
+        "group",
+        None,
+        _words,
+        "names of groups, separated by commas",
+        "Try the features of these groups only, separated by commas",
+    ),
+    Option(
+        "requirements",
+        None,
+        _module_and_class,
+        "module:Class",
+        "Class that says which pool a conformance suite tries; without it torch's own",
+    ),
+    Option(
+        "expectations",
+        None,
+        str,
+        "a file",
+        "File with the known defects of the pool that a conformance suite tries; without it the bundled one for torch's "
+        "own pool, none for another",
+    ),
+    Option(
+        "cell",
+        None,
+        str,
+        "a file",
+        "Write the verdicts of a conformance suite to this file, one line of JSON each",
+    ),
+    Option(
+        "ci",
+        "false",
+        _switch,
+        "true or false",
+        "Fail if an expectation of a conformance suite is stale",
+        switch=True,
+    ),
 )
 
 
@@ -153,6 +212,12 @@ class Settings:
     missing: str
     block: bool
     write_counters: bool
+    mode: str
+    group: tuple[str, ...] | None
+    requirements: str | None
+    expectations: str | None
+    cell: str | None
+    ci: bool
 
 
 def add_options(parser: pytest.Parser) -> None:

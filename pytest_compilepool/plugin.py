@@ -10,10 +10,14 @@ import pytest
 
 from pytest_compilepool import marks, newhooks, options
 from pytest_compilepool.keys import FAILED, LEAKS, SECTIONS, SESSION, UNUSED
-from pytest_compilepool.report import terminal
+from pytest_compilepool.report import conformance, terminal
 from pytest_compilepool.session import Session, leased_by
 
-pytest_plugins = ["pytest_compilepool.fixtures.pools", "pytest_compilepool.fixtures.proofs"]
+pytest_plugins = [
+    "pytest_compilepool.fixtures.pools",
+    "pytest_compilepool.fixtures.proofs",
+    "pytest_compilepool.fixtures.conformance",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     marks.register(config)
     session = config.stash[SESSION] = Session(config)
     config.pluginmanager.register(session.summary, "compilepool-summary")
+    config.pluginmanager.register(session.verdicts, "compilepool-verdicts")
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -90,7 +95,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
-    return terminal.status(report)
+    return terminal.status(report) or conformance.status(report)
 
 
 # Innermost of the wrappers: after pytest has torn down what session fixtures hold (it may do so only here, after
@@ -104,4 +109,6 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    terminal.write_summary(terminalreporter, Session.of(config).summary)
+    session = Session.of(config)
+    terminal.write_summary(terminalreporter, session.summary)
+    conformance.write_summary(terminalreporter, session.verdicts)

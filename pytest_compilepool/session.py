@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_compilepool import marks
+from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
 from pytest_compilepool.keys import FAILED, LEAKS, LEASED, NOTES, REFUSED, SECTIONS, SESSION, UNUSED
 from pytest_compilepool.options import Settings, read_settings
+from pytest_compilepool.report.conformance import Verdicts
 from pytest_compilepool.report.terminal import Summary
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
 from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from pytest_compilepool.pool.manager import PoolManager
     from pytest_compilepool.pool.policy import Decision
     from pytest_compilepool.records import Leak
+    from pytest_compilepool.suite import Suite
 
 POOL_FIXTURES = frozenset(
     {
@@ -61,10 +64,12 @@ class Session:
         self.settings: Settings = read_settings(config)
         self.has_torch = torch_available()
         self.summary = Summary()
+        self.verdicts = Verdicts(self.settings.mode)
         self._at_start = dict(os.environ)
         self._register: PoolRegister | None = None
         self._manager: PoolManager | None = None
         self._leaks: LeakWatch | None = None
+        self._suite: Suite | None = None
         self._waiting: pytest.Item | None = None
         self._owner = os.getpid()
         self._tag: str | None = None
@@ -99,6 +104,15 @@ class Session:
         return self._leaks
 
     @property
+    def suite(self) -> Suite:
+        """The conformance suites among the tests."""
+        if self._suite is None:
+            from pytest_compilepool.suite import Suite
+
+            self._suite = Suite(self.settings)
+        return self._suite
+
+    @property
     def started_with(self) -> dict[str, str]:
         """The environment that this process was started with, before anything was imported into it."""
         from pytest_compilepool import resources
@@ -130,6 +144,26 @@ class Session:
                 if not hasattr(self.config, "workerinput"):
                     raise
                 item.stash[REFUSED] = str(error)
+        self._select_features(items)
+
+    def _select_features(self, items: list[pytest.Item]) -> None:
+        """Take out the features that are not to be tried, and validate the files of their suites. Raises UsageError."""
+        features = [item for item in items if hasattr(getattr(item, "function", None), FEATURE)]
+        if not features:
+            return
+        try:
+            dropped = self.suite.select(features)
+            if len(dropped) < len(features):
+                self.suite.subject()
+        except pytest.UsageError as error:
+            if not hasattr(self.config, "workerinput"):
+                raise
+            for item in features:
+                item.stash[REFUSED] = str(error)
+            return
+        if dropped:
+            items[:] = [item for item in items if item not in dropped]
+            self.config.hook.pytest_deselected(items=dropped)
 
     def decide(self, at_least: int = 1) -> Decision:
         """How many processes a pool would have, torch not being looked at. Raises pytest.UsageError.
@@ -230,9 +264,24 @@ class Session:
             text = self._leaks.finish()
             self.summary.errors += self._leaks.errors
         self._untag()
+        self._finish_suite(session)
         if text:
             self.summary.at_the_end.append(text)
             if self.settings.leaks == "fail" and session.exitstatus == 0:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _finish_suite(self, session: pytest.Session) -> None:
+        """The verdicts have come in: they are written, and where nothing was tried the exit status says so."""
+        verdicts = self.verdicts.verdicts
+        if hasattr(self.config, "workerinput") or not verdicts:
+            return
+        if self.settings.cell is not None:
+            self.verdicts.write_cell(Path(self.settings.cell))
+        if session.exitstatus == 0 and self.verdicts.tried == 0:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+        if self.settings.ci:
+            self.verdicts.stale = self.suite.stale()
+            if self.verdicts.stale and session.exitstatus == 0:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def header(self) -> str:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "run": "try what a compile pool must do: the bundled conformance suite, against the torch that is installed",
+    "mutants": "try whether the conformance suite notices pools that are wrong",
     "doctor": "what this torch can do, how many processes a pool would have here and why",
 }
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pytest_compilepool import proctree
 from pytest_compilepool.fresh import callables
+from pytest_compilepool.fresh.ending import end_all
 from pytest_compilepool.fresh.order import Answer, Order
-from pytest_compilepool.pool import closing
 
 __tracebackhide__ = callables.hidden
 
@@ -93,7 +93,7 @@ def run(order: Order, folders: Folders, environment: Mapping[str, str | None] | 
         try:
             code = _wait(child, order.limit + SPARE)
         finally:
-            _end(child, tag)
+            end_all(child, tag)
     answer = _answer(folders.run, child.pid, code, order.limit)
     answer.faults += _moved(answer, folders)
     return answer
@@ -140,43 +140,6 @@ def _wait(child: subprocess.Popen[bytes], seconds: float) -> int | None:
         return child.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
-
-
-def _end(child: subprocess.Popen[bytes], tag: str) -> None:
-    """Whatever is left of it: the tree below it, and what has lost its parent but carries its mark."""
-    rows = proctree.table()
-    tree = [row.key for row in proctree.descendants(child.pid, rows)]
-    own = rows.get(child.pid)
-    if child.poll() is None and own is not None:
-        tree.append(own.key)
-    tree += [row.key for row in proctree.strays(child.pid, tag, rows)]
-    tree += [row.key for row in rows.values() if _is_in(row.pid, child.pid) and row.key not in tree]
-    closing.end_processes(tree)
-    try:
-        child.wait(closing.KILL_GRACE)
-    except subprocess.TimeoutExpired:
-        pass  # the kernel holds it; the leak check will say so
-    closing.reap_adopted(tree)
-    _reap_session(child.pid)
-
-
-def _reap_session(session: int) -> None:
-    """Wait for what had ended before anybody looked, and has become a child of this process (a subreaper)."""
-    for row in proctree.table().values():
-        if row.dead and row.parent == os.getpid() and row.pid != session:
-            try:
-                if _is_in(row.pid, session):
-                    os.waitpid(row.pid, os.WNOHANG)
-            except ChildProcessError:
-                continue  # somebody else was faster
-
-
-def _is_in(pid: int, session: int) -> bool:
-    """Whether a process belongs to a session of the kernel's."""
-    try:
-        return os.getsid(pid) == session
-    except OSError:
-        return False
 
 
 def _answer(folder: Path, pid: int, code: int | None, limit: float) -> Answer:

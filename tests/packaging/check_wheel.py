@@ -21,7 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
 MUST_HOLD = (
     "pytest_compilepool/py.typed",
     "pytest_compilepool/plugin.py",
+    "pytest_compilepool/conformance/inject/sitecustomize.py",
     "pytest_compilepool/suites/__init__.py",
+    "pytest_compilepool/suites/expectations.toml",
+    "pytest_compilepool/suites/features.toml",
+    "pytest_compilepool/suites/test_warm.py",
     "pytest_compilepool/workloads/jobs.py",
     "pytest_compilepool/workloads/_triton_source.py",
 )
@@ -122,6 +126,9 @@ def use_command(python: Path, outside: Path) -> None:
     run("compilepool --help", [command, "--help"], cwd=outside, says="doctor")
     told = run("compilepool doctor", [command, "doctor"], cwd=outside, says="torch", status=None)
     demand("Traceback" not in told, f"doctor must say what is missing, said:\n{told}")
+    run("compilepool run --list", [command, "run", "--list"], cwd=outside, says="shutdown.idle")
+    told = run("compilepool run", [command, "run"], cwd=outside, says="torch", status=4)
+    demand("Traceback" not in told, f"run must say what is missing, said:\n{told}")
 
 
 def check_types(python: Path, outside: Path) -> None:

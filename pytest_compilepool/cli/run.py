@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compilepool run`: the bundled conformance suite against the torch that is installed, from any folder."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from pytest_compilepool.conformance.manifest import MODES, read_manifest
+from pytest_compilepool.suite import MANIFEST, bundled
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the sub-command."""
+    parser.add_argument(
+        "--mode", metavar="MODE", help="smoke (30 s in all), standard (the default) or stress"
+    )
+    parser.add_argument("--group", metavar="G", help="these groups of features only, separated by commas")
+    parser.add_argument("-n", metavar="N", default=None, help="so many at the same time (needs pytest-xdist)")
+    parser.add_argument("--list", action="store_true", help="print the features and try none")
+    parser.add_argument("--requirements", metavar="module:Class", help="another pool than torch's own")
+    parser.add_argument("--expectations", metavar="FILE", help="known defects of that pool")
+    parser.add_argument("--cell", metavar="FILE", help="write the verdicts there, one line of JSON each")
+    parser.add_argument("--ci", action="store_true", help="fail if an expectation is stale")
+    parser.add_argument("pytest", nargs="*", metavar="ARGUMENT", help="for pytest, after --")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0 (conforms), 1 (something unexpected), 4 (bad arguments), 5 (nothing was tried), as pytest does."""
+    import pytest
+
+    if arguments.list:
+        return _list(arguments)
+    command = [str(bundled()), "-p", "compilepool", "-p", "no:cacheprovider", "-c", os.devnull]
+    # Nothing is looked for beside the installed files, and nothing is written there.
+    command += [f"--rootdir={Path.cwd()}", "-q", "--import-mode=importlib"]
+    given = {
+        "mode": arguments.mode,
+        "group": arguments.group,
+        "requirements": arguments.requirements,
+        "expectations": arguments.expectations,
+        "cell": arguments.cell,
+    }
+    command += [f"--compilepool-{name}={value}" for name, value in given.items() if value is not None]
+    command += ["--compilepool-ci"] if arguments.ci else []
+    if arguments.n is not None:
+        if importlib.util.find_spec("xdist") is None:
+            print(
+                f"compilepool run: -n {arguments.n} needs pytest-xdist, which is not installed",
+                file=sys.stderr,
+            )
+            return 4
+        command += ["-n", arguments.n]
+    # Bytecode of a read-only install cannot be written; elsewhere it must not be.
+    sys.dont_write_bytecode = True
+    return int(pytest.main([*command, *arguments.pytest]))
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    """Print the features of the mode and the groups that were asked for."""
+    features = read_manifest(bundled() / MANIFEST).values()
+    mode = arguments.mode or "standard"
+    if mode not in MODES:
+        print(
+            f"compilepool run: --mode: {mode!r} is not allowed; allowed: {', '.join(MODES)}", file=sys.stderr
+        )
+        return 4
+    groups = {feature.group for feature in features}
+    chosen = set(arguments.group.split(",")) if arguments.group else groups
+    if not chosen <= groups:
+        allowed = ", ".join(sorted(groups))
+        print(
+            f"compilepool run: --group: {arguments.group!r} is not allowed; allowed: {allowed}",
+            file=sys.stderr,
+        )
+        return 4
+    within = MODES[: MODES.index(mode) + 1]
+    listed = [feature for feature in features if feature.mode in within and feature.group in chosen]
+    for feature in listed:
+        needs = f"  (needs {', '.join(feature.needs)})" if feature.needs else ""
+        print(f"{feature.id:<42} {feature.mode:<9} {feature.must}{needs}")
+    print(f"{len(listed)} features")
+    return 0 if listed else 5

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The interpreter in which a scenario runs: reads its order, tries it, writes what came of it, and is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from pytest_compilepool.conformance.bench import Bench, Unanswered
+from pytest_compilepool.conformance.runner import ANSWER, ORDER, STACKS, Order
+from pytest_compilepool.conformance.subjects import load
+from pytest_compilepool.leaks.processes import adopt_orphans
+
+
+def main(folder: str) -> None:
+    """Do what the order in that folder says. Returns only where the interpreter is to end by itself, `normally`."""
+    place = Path(folder)
+    order = Order(**json.loads((place / ORDER).read_text(encoding="utf-8")))
+    stacks = open(place / STACKS, "w", encoding="utf-8")  # noqa: SIM115 (open until the end)
+    faulthandler.dump_traceback_later(order.limit, exit=True, file=stacks)
+    # What loses its parent comes to this process, and is seen here.
+    adopt_orphans()
+    change(order)
+    status, text, notes = _try(order, place)
+    part = place / f"{ANSWER}.{os.getpid()}"
+    part.write_text(json.dumps({"status": status, "text": text, "notes": notes}), encoding="utf-8")
+    part.replace(place / ANSWER)
+    if order.normally and status == "PASS":
+        return
+    # Not by way of atexit: what a pool does there is a feature of its own, and may take for ever.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(order.normally))
+
+
+def change(order: Order) -> None:
+    """Let the mutant of the order, if it has one, change the pool of this process."""
+    if order.mutant:
+        module, _, name = order.mutant.partition(":")
+        getattr(importlib.import_module(module), name)("parent")
+
+
+def _try(order: Order, folder: Path) -> tuple[str, str, list[str]]:
+    bench: Bench | None = None
+    me = os.getpid()
+    try:
+        scenario: Any = getattr(importlib.import_module(order.module), order.function)
+        scenario = getattr(scenario, "scenario", scenario)
+        bench = Bench(load(order.requirements)(), order, folder)
+        scenario(bench, **(order.arguments or {}))
+        status, text = "PASS", ""
+    except Unanswered as error:
+        status, text = "HANG", str(error)
+    except AssertionError as error:
+        status, text = "FAIL", _text(error)
+    except BaseException as error:
+        status, text = "FAIL", f"{type(error).__name__}: {error}\n{traceback.format_exc()[-6000:]}"
+    if os.getpid() != me:
+        os._exit(1)  # of a fork: the answer is its parent's
+    if status != "PASS" and bench is not None:
+        with contextlib.suppress(Exception):
+            text = f"{text}\n{bench.describe()}"
+    return status, text, [] if bench is None else bench.notes
+
+
+def _text(error: AssertionError) -> str:
+    """Its text; the line itself where it has none."""
+    if str(error):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.line} ({os.path.basename(last.filename)}:{last.lineno})"

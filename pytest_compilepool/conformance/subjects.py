@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading the class that says which pool is tried and what it can do, and asking it in an interpreter of its own."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULT = "pytest_compilepool.suites.requirements:TorchPool"
+
+_PROBE_SECONDS = 120.0
+_PROBE = (
+    "import json, os, sys; order = json.load(open(os.path.join(sys.argv[1], 'order.json'))); "
+    "sys.path[:] = order['path']; from pytest_compilepool.conformance import subjects; subjects.probe(sys.argv[1], order)"
+)
+
+
+class BadRequirements(ValueError):
+    """The requirements class cannot be had, or lacks something; the text says what and where."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The pool that is tried. holds: property -> whether it holds here; reasons: of each property, what it needs."""
+
+    spec: str
+    name: str
+    versions: dict[str, str]
+    holds: dict[str, bool]
+    reasons: dict[str, str]
+
+    def lacks(self, needs: Iterable[str]) -> str:
+        """Why a feature with these needs cannot be tried here, or an empty text."""
+        return next((self.reasons[need] for need in needs if not self.holds[need]), "")
+
+
+def load(spec: str) -> Any:
+    """The class that `module:Class` names. Raises BadRequirements."""
+    module, colon, name = spec.partition(":")
+    if not colon or not module or not name:
+        raise BadRequirements(f"{spec!r} is not allowed; allowed: module:Class")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:
+        raise BadRequirements(
+            f"{spec!r}: {module} cannot be imported: {type(error).__name__}: {error}"
+        ) from None
+    if found is None:
+        raise BadRequirements(f"{spec!r}: {module} has no {name}")
+    if not inspect.isclass(found) or not hasattr(found, "make"):
+        raise BadRequirements(f"{spec!r} is no class with a method make(processes, idle_seconds)")
+    return found
+
+
+def ask(spec: str, needs: Iterable[str]) -> Subject:
+    """Have a fresh interpreter look at the pool: this one stays without torch. Raises BadRequirements.
+
+    needs: properties that the class must have.
+    """
+    with tempfile.TemporaryDirectory(prefix="compilepool-") as folder:
+        order = {"path": list(sys.path), "spec": spec, "needs": sorted(set(needs))}
+        (Path(folder) / "order.json").write_text(json.dumps(order), encoding="utf-8")
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _PROBE, folder],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                timeout=_PROBE_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise BadRequirements(f"{spec!r} gave no answer within {_PROBE_SECONDS:g} s") from None
+        try:
+            told = json.loads((Path(folder) / "answer.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise BadRequirements(f"{spec!r} could not be asked: status {done.returncode}: {last}") from None
+    if "error" in told:
+        raise BadRequirements(told["error"])
+    return Subject(spec, **told)
+
+
+def probe(folder: str, order: dict[str, Any]) -> None:
+    """In the fresh interpreter: answer into the folder."""
+    try:
+        told = _look(order["spec"], order["needs"])
+    except BadRequirements as error:
+        told = {"error": str(error)}
+    (Path(folder) / "answer.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def _look(spec: str, needs: list[str]) -> dict[str, Any]:
+    kind = load(spec)
+    missing = [need for need in needs if not isinstance(inspect.getattr_static(kind, need, None), property)]
+    if missing:
+        file = inspect.getsourcefile(kind) or "?"
+        raise BadRequirements(
+            f"{spec!r} ({file}:{inspect.getsourcelines(kind)[1]}) lacks the property {', '.join(missing)}; "
+            "a subclass of pytest_compilepool.suites.requirements.Requirements has them all"
+        )
+    try:
+        subject = kind()
+        holds = {need: bool(getattr(subject, need)) for need in needs}
+        name, versions = str(subject.name), {key: str(value) for key, value in subject.versions.items()}
+    except Exception as error:
+        raise BadRequirements(f"{spec!r} cannot be asked: {type(error).__name__}: {error}") from None
+    reasons = {need: _reason(kind, need) for need in needs}
+    return {"name": name, "versions": versions, "holds": holds, "reasons": reasons}
+
+
+def _reason(kind: Any, need: str) -> str:
+    text = inspect.getdoc(inspect.getattr_static(kind, need)) or need
+    return f"{need}: {text.splitlines()[0].rstrip('.')}"

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What came of a feature, as plain values that survive the way to xdist's controller and into a cell file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+STATUSES = ("PASS", "FAIL", "HANG", "CRASH")
+"""PASS: kept. FAIL: not kept. HANG: an answer did not come within its bound. CRASH: the interpreter died."""
+
+OUTCOMES = {
+    "conforms": ".",
+    "known": "x",
+    "unexpected": "F",
+    "unexpected-pass": "U",
+    "not-tested": "s",
+}
+"""A verdict beside what was expected, and its letter."""
+
+PROPERTY = "compilepool.feature"
+
+
+@dataclass
+class Verdict:
+    """feature: its id; status: one of STATUSES, or SKIP; text: what was not kept, or why it was not tried; notes: figures
+    that the scenario told; seconds: of the interpreter; left: processes that the interpreter left behind and that
+    were ended; expected: statuses of the expectation; bug: its link; outcome: one of OUTCOMES."""
+
+    feature: str
+    status: str
+    text: str = ""
+    notes: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    expected: list[str] = field(default_factory=list)
+    bug: str = ""
+    outcome: str = ""
+
+    def to_text(self) -> str:
+        """One line of JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_text(cls, text: str) -> Verdict:
+        """The inverse of `to_text`."""
+        values: dict[str, Any] = json.loads(text)
+        return cls(**values)
+
+    @property
+    def group(self) -> str:
+        """Of its feature."""
+        return self.feature.partition(".")[0]

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ending a fresh interpreter with all that it started, also where it has ended before."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from pytest_compilepool import proctree
+from pytest_compilepool.pool import closing
+from pytest_compilepool.records import ProcessKey
+
+
+def end_all(child: subprocess.Popen[bytes], tag: str) -> list[ProcessKey]:
+    """End an interpreter and whatever is left of it: the tree below it, and what has lost its parent but carries its mark.
+
+    child: started as the leader of a session; tag: value of `proctree.TAG` in its environment. Returns what was left.
+    """
+    rows = proctree.table()
+    tree = [row.key for row in proctree.descendants(child.pid, rows)]
+    own = rows.get(child.pid)
+    if child.poll() is None and own is not None:
+        tree.append(own.key)
+    tree += [row.key for row in proctree.strays(child.pid, tag, rows)]
+    tree += [row.key for row in rows.values() if _is_in(row.pid, child.pid) and row.key not in tree]
+    closing.end_processes(tree)
+    try:
+        child.wait(closing.KILL_GRACE)
+    except subprocess.TimeoutExpired:
+        pass  # the kernel holds it; the leak check will say so
+    closing.reap_adopted(tree)
+    _reap_session(child.pid)
+    return tree
+
+
+def _reap_session(session: int) -> None:
+    """Wait for what had ended before anybody looked, and has become a child of this process (a subreaper)."""
+    for row in proctree.table().values():
+        if row.dead and row.parent == os.getpid() and row.pid != session:
+            try:
+                if _is_in(row.pid, session):
+                    os.waitpid(row.pid, os.WNOHANG)
+            except ChildProcessError:
+                continue  # somebody else was faster
+
+
+def _is_in(pid: int, session: int) -> bool:
+    """Whether a process belongs to a session of the kernel's."""
+    try:
+        return os.getsid(pid) == session
+    except OSError:
+        return False

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is printed and written of a conformance suite: letters, a table by group, what was not expected, the cell file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_compilepool.conformance.verdict import OUTCOMES, PROPERTY, Verdict
+from pytest_compilepool.runrecord import find_property
+
+SCHEMA = 1
+"""Of the cell file's lines; counts up when a key changes its meaning."""
+
+_HEADS = {
+    "conforms": "kept",
+    "known": "known defect",
+    "unexpected": "unexpected",
+    "unexpected-pass": "unexpected pass",
+    "not-tested": "not tested",
+}
+
+
+def verdict_of(report: Any) -> Verdict | None:
+    """The verdict that the report of a call carries, or None for any other report."""
+    if getattr(report, "when", "") != "call":
+        return None
+    text = find_property(getattr(report, "user_properties", []), PROPERTY)
+    return None if text is None else Verdict.from_text(text)
+
+
+def status(report: Any) -> tuple[str, str, str] | None:
+    """The letter of a feature: `x` a known defect, `F` unexpected, `U` an unexpected pass."""
+    verdict = verdict_of(report)
+    if verdict is None or verdict.outcome not in ("unexpected", "unexpected-pass"):
+        return None
+    return "failed", OUTCOMES[verdict.outcome], f"{_HEADS[verdict.outcome].upper()} ({verdict.status})"
+
+
+class Verdicts:
+    """What came in from all processes of the session; a plugin of its own, so that it hears of every report.
+
+    mode: in which the suite was run; run_info: what the verdicts depend on, by name.
+    """
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self.verdicts: dict[str, Verdict] = {}
+        self.run_info: dict[str, str] = {}
+        self.stale: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect the verdict of a feature; under xdist it comes from a worker."""
+        verdict = verdict_of(report)
+        if verdict is not None:
+            self.verdicts[verdict.feature] = verdict
+            self.run_info.update(json.loads(find_property(report.user_properties, f"{PROPERTY}.run") or "{}"))
+
+    @property
+    def tried(self) -> int:
+        """How many features were tried."""
+        return sum(verdict.outcome != "not-tested" for verdict in self.verdicts.values())
+
+    def of(self, outcome: str) -> list[Verdict]:
+        """Those with that outcome."""
+        return [verdict for verdict in self.verdicts.values() if verdict.outcome == outcome]
+
+    def write_cell(self, file: Path) -> None:
+        """One line for the run, then one for each verdict, by feature. Raises UsageError if that cannot be written."""
+        head = {"schema": SCHEMA, "mode": self.mode, "run": dict(sorted(self.run_info.items()))}
+        rows = [verdict.to_text() for _, verdict in sorted(self.verdicts.items())]
+        try:
+            file.write_text("\n".join([json.dumps(head, sort_keys=True), *rows]) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written: {error}") from None
+
+
+def write_summary(reporter: pytest.TerminalReporter, found: Verdicts) -> None:
+    """Nothing where no feature was among the tests."""
+    if found.verdicts:
+        reporter.section("conformance")
+        for line in lines(found):
+            reporter.write_line(line)
+
+
+def lines(found: Verdicts) -> Iterator[str]:
+    """First what this machine could not test and why; then the pool, the table, and all that was not plainly kept."""
+    yield _not_tested(found)
+    run = ", ".join(f"{name} {text}" for name, text in found.run_info.items() if name != "pool")
+    yield f"{found.run_info.get('pool', 'the pool')}: {run}; mode {found.mode}"
+    yield from table(found.verdicts.values())
+    for outcome in ("unexpected", "unexpected-pass"):
+        for verdict in found.of(outcome):
+            first = (verdict.text.splitlines() or [""])[0]
+            yield f"{_HEADS[outcome]}: {verdict.feature}: {verdict.status}: {first}"
+    for verdict in sorted(found.of("known"), key=lambda one: one.feature):
+        yield f"known defect: {verdict.feature}: {verdict.status}: {verdict.bug}"
+    for line in found.stale:
+        yield f"stale expectation: {line}"
+
+
+def _not_tested(found: Verdicts) -> str:
+    skipped = found.of("not-tested")
+    reasons: dict[str, int] = {}
+    for verdict in skipped:
+        reasons[verdict.text] = reasons.get(verdict.text, 0) + 1
+    why = "; ".join(f"{number} x {reason}" for reason, number in sorted(reasons.items()))
+    return f"{len(skipped)} of {len(found.verdicts)} features could not be tested here" + (
+        f": {why}" if why else ""
+    )
+
+
+def table(verdicts: Iterable[Verdict]) -> Iterator[str]:
+    """A row for each group: how many of each outcome, seconds of all its interpreters, and their letters."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in sorted(verdicts, key=lambda one: one.feature):
+        groups.setdefault(verdict.group, []).append(verdict)
+    heads = [_HEADS[outcome] for outcome in OUTCOMES]
+    yield f"{'group':<12}" + "".join(f"{head:>{len(head) + 2}}" for head in heads) + f"{'seconds':>9}"
+    for group, members in groups.items():
+        counts = [sum(one.outcome == outcome for one in members) for outcome in OUTCOMES]
+        cells = "".join(f"{count or '-':>{len(head) + 2}}" for count, head in zip(counts, heads, strict=True))
+        letters = "".join(OUTCOMES[one.outcome] for one in members)
+        yield f"{group:<12}{cells}{sum(one.seconds for one in members):>9.1f}  {letters}"

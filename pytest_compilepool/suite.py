@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A conformance suite as tests of pytest: which are selected, which pool they try, what their verdicts mean."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pytest_compilepool.conformance import subjects
+from pytest_compilepool.conformance.expectations import Expectation, match, read_expectations, stale_entries
+from pytest_compilepool.conformance.feature import ATTRIBUTE
+from pytest_compilepool.conformance.judging import judge
+from pytest_compilepool.conformance.manifest import MODES, Feature, read_manifest
+from pytest_compilepool.conformance.runner import run_feature
+from pytest_compilepool.conformance.tomlfile import BadFile
+from pytest_compilepool.conformance.verdict import PROPERTY, Verdict
+from pytest_compilepool.options import Settings
+
+PACKAGE = "pytest_compilepool.suites"
+MANIFEST, EXPECTATIONS = "features.toml", "expectations.toml"
+
+
+def feature_of(item: pytest.Item) -> str | None:
+    """The id of the feature that an item is the test of, or None for any other test."""
+    found: str | None = getattr(getattr(item, "function", None), ATTRIBUTE, None)
+    return found
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What stands beside the tests of a suite: its manifest, and what is known of the pool that is tried."""
+
+    features: dict[str, Feature]
+    expectations: list[Expectation]
+
+
+class Suite:
+    """The conformance suites of one session. Raises pytest.UsageError for what is wrong in their files or options."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._spec = settings.requirements or subjects.DEFAULT
+        self._definitions: dict[Path, Definition] = {}
+        self._subject: subjects.Subject | None = None
+
+    def select(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
+        """Validate the features among these items; returns those that are not to be tried in this mode and group."""
+        chosen = [(item, self.feature(item)) for item in items]
+        groups = {feature.group for _, feature in chosen}
+        for group in self._settings.group or ():
+            if group not in groups:
+                raise pytest.UsageError(
+                    f"--compilepool-group: {group!r} is not allowed; allowed: {', '.join(sorted(groups))}"
+                )
+        return [item for item, feature in chosen if not self._wanted(feature)]
+
+    def _wanted(self, feature: Feature) -> bool:
+        modes = MODES[: MODES.index(self._settings.mode) + 1]
+        return feature.mode in modes and feature.group in (self._settings.group or (feature.group,))
+
+    def feature(self, item: pytest.Item) -> Feature:
+        """The one that an item is the test of."""
+        identifier = feature_of(item)
+        features = self.definition(item.path.parent).features
+        if identifier not in features:
+            manifest = item.path.parent / MANIFEST
+            raise pytest.UsageError(f"{item.nodeid}: the feature {identifier!r} is not in {manifest}")
+        return features[identifier]
+
+    def definition(self, folder: Path) -> Definition:
+        """Of the suite in that folder."""
+        if folder not in self._definitions:
+            try:
+                self._definitions[folder] = self._read(folder)
+            except BadFile as error:
+                raise pytest.UsageError(str(error)) from None
+        return self._definitions[folder]
+
+    def _read(self, folder: Path) -> Definition:
+        features = read_manifest(folder / MANIFEST)
+        file: Path | None = folder / EXPECTATIONS
+        if self._settings.expectations is not None:
+            file = Path(self._settings.expectations)
+        elif self._spec != subjects.DEFAULT or not (folder / EXPECTATIONS).exists():
+            # What is known of torch's pool says nothing about another.
+            file = None
+        return Definition(features, [] if file is None else read_expectations(file, features))
+
+    def subject(self) -> subjects.Subject:
+        """The pool that is tried. It is asked once, in an interpreter of its own."""
+        if self._subject is None:
+            needs = {n for d in self._definitions.values() for f in d.features.values() for n in f.needs}
+            try:
+                self._subject = subjects.ask(self._spec, needs)
+            except subjects.BadRequirements as error:
+                raise pytest.UsageError(f"--compilepool-requirements: {error}") from None
+        return self._subject
+
+    def stale(self) -> list[str]:
+        """A line for each expectation that no supported torch can meet."""
+        return [line for found in self._definitions.values() for line in stale_entries(found.expectations)]
+
+    def try_it(self, item: pytest.Item) -> Verdict:
+        """Try the feature of an item and judge what came of it; the verdict goes into the item's properties."""
+        feature = self.feature(item)
+        subject = self.subject()
+        why = subject.lacks(feature.needs)
+        verdict = Verdict(feature.id, "SKIP", why)
+        if not why:
+            verdict = run_feature(feature, *_scenario(item), self._spec)
+        expected = match(
+            self.definition(item.path.parent).expectations, feature.id, subject.versions.get("torch")
+        )
+        judge(verdict, expected)
+        run = {"pool": subject.name, **subject.versions}
+        item.user_properties += [(PROPERTY, verdict.to_text()), (f"{PROPERTY}.run", json.dumps(run))]
+        return verdict
+
+
+def _scenario(item: pytest.Item) -> tuple[str, str]:
+    """Module and function, by names that a fresh interpreter can import.
+
+    pytest imports a file under a name of its own choice; the bundled ones have one already, and others are found by
+    their folder, which the interpreter gets as the first of its import path.
+    """
+    name = str(getattr(getattr(item, "function", None), "__name__", ""))
+    if item.path.parent == bundled():
+        return f"{PACKAGE}.{item.path.stem}", name
+    if str(item.path.parent) not in sys.path:
+        sys.path.insert(0, str(item.path.parent))
+    return item.path.stem, name
+
+
+def bundled() -> Path:
+    """The folder of the bundled suite."""
+    spec = importlib.util.find_spec(PACKAGE)
+    assert spec is not None  # it is part of this distribution
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def tell(verdict: Verdict, feature: Feature) -> None:
+    """What pytest is told of a verdict: nothing, a skip, an expected failure, or a failure without a traceback of ours."""
+    if verdict.outcome == "not-tested":
+        pytest.skip(f"not tested here: {verdict.text}")
+    if verdict.outcome == "known":
+        pytest.xfail(f"{verdict.status}, known: {verdict.bug}")
+    if verdict.outcome != "conforms":
+        pytest.fail(f"{feature.id}: {feature.must}\n{verdict.status}: {verdict.text}", pytrace=False)

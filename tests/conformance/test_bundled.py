@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundled suite: manifest and code agree, a pool can keep all of it, and what is wrong is noticed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_compilepool.conformance import subjects
+from pytest_compilepool.conformance.expectations import read_expectations, stale_entries
+from pytest_compilepool.conformance.manifest import read_manifest
+from pytest_compilepool.conformance.mutation import read_mutants, scenarios, try_mutant, without_mutant
+from pytest_compilepool.suite import EXPECTATIONS, MANIFEST, PACKAGE, bundled
+
+TESTS = Path(__file__).parents[1]
+FEATURES = read_manifest(bundled() / MANIFEST)
+MUTANTS = read_mutants(TESTS / "mutants", FEATURES)
+WHERE = scenarios(bundled(), PACKAGE)
+REFERENCE = "reference_pool.requirements:ReferenceRequirements"
+
+
+def test_every_feature_has_its_test_and_every_test_its_feature():
+    assert set(FEATURES) == set(WHERE)
+
+
+def test_a_feature_stands_in_the_file_of_its_group():
+    for identifier, (module, _) in WHERE.items():
+        assert module == f"{PACKAGE}.test_{identifier.partition('.')[0]}"
+
+
+def test_expectations_are_for_features_and_none_is_stale():
+    found = read_expectations(bundled() / EXPECTATIONS, FEATURES)
+    assert found
+    assert stale_entries(found) == []
+
+
+def test_scenarios_do_not_sleep():
+    """They wait for events, looking every now and then, or watch for a named time that nothing happens."""
+    for file in bundled().glob("test_*.py"):
+        assert not re.search(r"\bsleep\((?!0\.\d+\)|_WATCHED\))", file.read_text()), file
+
+
+def compilepool(*arguments: str, folder: Path, timeout: float = 170, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_compilepool.cli", *arguments],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
+    status, output = compilepool(
+        "run",
+        "--mode=stress",
+        f"--requirements={REFERENCE}",
+        "--cell=cell.jsonl",
+        folder=tmp_path,
+        PYTHONPATH=str(TESTS),
+    )
+    assert status == 0, output
+    rows = [json.loads(line) for line in (tmp_path / "cell.jsonl").read_text().splitlines()[1:]]
+    assert {row["feature"] for row in rows} == set(FEATURES)
+    assert {row["outcome"] for row in rows} <= {"conforms", "not-tested"}
+
+
+@pytest.fixture(scope="session")
+def subject_of():
+    needs = {need for feature in FEATURES.values() for need in feature.needs}
+    return functools.cache(lambda spec: subjects.ask(spec, needs))
+
+
+@pytest.mark.parametrize("one", MUTANTS, ids=lambda one: one.id)
+def test_the_mutant_is_noticed(one, request, subject_of):
+    if one.requirements == subjects.DEFAULT:
+        request.getfixturevalue("pool_here")
+    result = try_mutant(one, subject_of(one.requirements), FEATURES, WHERE)
+    if result.untested and not result.killed and not result.survived:
+        pytest.skip("; ".join(f"{name}: {why}" for name, why in result.untested.items()))
+    told = {name: f"{verdict.status}: {verdict.text[:500]}" for name, verdict in result.killed.items()}
+    assert result.good, f"survived: {result.survived}; broken: {result.broken}; killed: {told}"
+
+
+def test_there_are_mutants_for_every_feature():
+    assert len(MUTANTS) >= 60
+    assert without_mutant(FEATURES, MUTANTS) == []
+
+
+def test_list_names_every_feature_and_tries_none(tmp_path):
+    status, output = compilepool("run", "--list", "--mode=stress", folder=tmp_path)
+    assert status == 0
+    assert [line.split()[0] for line in output.splitlines()[:-1]] == list(FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("run", "--mode=fast"), "'fast' is not allowed; allowed: smoke, standard, stress"),
+        (("run", "--list", "--mode=fast"), "'fast' is not allowed; allowed: smoke, standard, stress"),
+        (("run", "--list", "--group=nobody"), "'nobody' is not allowed; allowed: "),
+        (("run", "--requirements=nobody"), "'nobody' is not allowed; allowed: module:Class"),
+        (("mutants", "nowhere"), "'nowhere' is no package of mutants"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, text):
+    status, output = compilepool(*arguments, folder=tmp_path)
+    assert status == 4
+    assert text in output
+    assert "Traceback" not in output
