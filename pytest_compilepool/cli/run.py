@@ -19,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode", metavar="MODE", help="smoke (30 s in all), standard (the default) or stress"
     )
     parser.add_argument("--group", metavar="G", help="these groups of features only, separated by commas")
-    parser.add_argument("-n", metavar="N", default=None, help="so many at the same time (needs pytest-xdist)")
+    parser.add_argument(
+        "-n",
+        metavar="N",
+        help="so many at the same time (twice as many as there are CPUs, at most 8, where pytest-xdist is installed; "
+        "0: one after the other)",
+    )
     parser.add_argument("--list", action="store_true", help="print the features and try none")
     parser.add_argument("--requirements", metavar="module:Class", help="another pool than torch's own")
     parser.add_argument("--expectations", metavar="FILE", help="known defects of that pool")
@@ -46,17 +51,31 @@ def run(arguments: argparse.Namespace) -> int:
     }
     command += [f"--compilepool-{name}={value}" for name, value in given.items() if value is not None]
     command += ["--compilepool-ci"] if arguments.ci else []
-    if arguments.n is not None:
-        if importlib.util.find_spec("xdist") is None:
-            print(
-                f"compilepool run: -n {arguments.n} needs pytest-xdist, which is not installed",
-                file=sys.stderr,
-            )
-            return 4
-        command += ["-n", arguments.n]
+    at_once = _at_once(arguments.n)
+    if at_once is None:
+        return 4
+    command += ["-n", at_once, "--dist=worksteal"] if at_once != "0" else []
     # Bytecode of a read-only install cannot be written; elsewhere it must not be.
     sys.dont_write_bytecode = True
     return int(pytest.main([*command, *arguments.pytest]))
+
+
+def _at_once(asked: str | None) -> str | None:
+    """How many features at the same time, as text; None, after one sentence, where that cannot be had."""
+    has_xdist = importlib.util.find_spec("xdist") is not None
+    if asked is None:
+        # Most of a feature's time is waiting: for the sidecar's imports, and for a bound where a pool hangs.
+        return str(min(8, 2 * (os.cpu_count() or 1))) if has_xdist else "0"
+    if not (asked.isdigit() or asked == "auto"):
+        print(
+            f"compilepool run: -n: {asked!r} is not allowed; allowed: a whole number, or auto",
+            file=sys.stderr,
+        )
+        return None
+    if asked != "0" and not has_xdist:
+        print(f"compilepool run: -n {asked} needs pytest-xdist, which is not installed", file=sys.stderr)
+        return None
+    return asked
 
 
 def _list(arguments: argparse.Namespace) -> int:

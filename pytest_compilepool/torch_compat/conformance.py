@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from pytest_compilepool.torch_compat import pools
@@ -28,7 +29,11 @@ def current() -> Any:
 
 def offered() -> bool:
     """Whether torch would send it there now, rather than compile it in this process."""
-    return bool(inductor("async_compile").AsyncCompile.use_process_pool())
+    owner = inductor("async_compile").AsyncCompile
+    # Of the class since 2.9; before that of an instance, of which there may be any number.
+    return bool(
+        owner.use_process_pool() if inspect.ismethod(owner.use_process_pool) else owner().use_process_pool()
+    )
 
 
 def shutdown() -> None:

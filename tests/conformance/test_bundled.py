@@ -78,6 +78,16 @@ def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
     assert {row["outcome"] for row in rows} <= {"conforms", "not-tested"}
 
 
+@pytest.mark.timeout(900)
+def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
+    status, output = compilepool("run", "--ci", "-n2", "--cell=cell.jsonl", folder=tmp_path, timeout=850)
+    assert status == 0, output
+    rows = [json.loads(line) for line in (tmp_path / "cell.jsonl").read_text().splitlines()[1:]]
+    assert sum(row["outcome"] == "conforms" for row in rows) >= 30
+    # Wherever it was run from, nothing was written there.
+    assert [path.name for path in tmp_path.iterdir()] == ["cell.jsonl"]
+
+
 @pytest.fixture(scope="session")
 def subject_of():
     needs = {need for feature in FEATURES.values() for need in feature.needs}
@@ -113,6 +123,7 @@ def test_list_names_every_feature_and_tries_none(tmp_path):
         (("run", "--list", "--mode=fast"), "'fast' is not allowed; allowed: smoke, standard, stress"),
         (("run", "--list", "--group=nobody"), "'nobody' is not allowed; allowed: "),
         (("run", "--requirements=nobody"), "'nobody' is not allowed; allowed: module:Class"),
+        (("run", "-n", "many"), "-n: 'many' is not allowed; allowed: a whole number, or auto"),
         (("mutants", "nowhere"), "'nowhere' is no package of mutants"),
     ],
 )
@@ -121,3 +132,11 @@ def test_bad_arguments(tmp_path, arguments, text):
     assert status == 4
     assert text in output
     assert "Traceback" not in output
+
+
+def test_the_page_on_failures_names_features_that_there_are():
+    page = (TESTS.parent / "docs" / "explanation" / "failures.md").read_text()
+    groups = {identifier.partition(".")[0] for identifier in FEATURES}
+    named = {name for name in re.findall(r"`([a-z]+\.[a-z0-9-]+)`", page) if name.partition(".")[0] in groups}
+    assert len(named) >= 60
+    assert named <= set(FEATURES)

@@ -51,8 +51,16 @@ def memory(value):
 
 
 def descriptors(value):
-    """At most that many file descriptors."""
-    _limit("RLIMIT_NOFILE", value)
+    """From the first fork on, that many file descriptors more than are open then."""
+    limited = []
+
+    def limit():
+        if not limited:
+            limited.append(True)
+            highest = max(map(int, os.listdir("/proc/self/fd")))
+            _limit("RLIMIT_NOFILE", highest + 1 + int(value))
+
+    os.register_at_fork(before=limit)
 
 
 def birth(value):
