@@ -65,6 +65,8 @@ class Session:
         self.has_torch = torch_available()
         self.summary = Summary()
         self.verdicts = Verdicts(self.settings.mode)
+        if self.settings.cell is not None:
+            self.verdicts.check_cell(Path(self.settings.cell))
         self._at_start = dict(os.environ)
         self._register: PoolRegister | None = None
         self._manager: PoolManager | None = None

@@ -52,6 +52,11 @@ class Suite:
     def select(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
         """Validate the features among these items; returns those that are not to be tried in this mode and group."""
         chosen = [(item, self.feature(item)) for item in items]
+        first: dict[str, pytest.Item] = {}
+        for item, feature in chosen:
+            other = first.setdefault(feature.id, item)
+            if getattr(other, "function", None) is not getattr(item, "function", None):
+                raise pytest.UsageError(f"{feature.id} has two tests: {other.nodeid} and {item.nodeid}")
         groups = {feature.group for _, feature in chosen}
         for group in self._settings.group or ():
             if group not in groups:
@@ -100,7 +105,18 @@ class Suite:
                 self._subject = subjects.ask(self._spec, needs)
             except subjects.BadRequirements as error:
                 raise pytest.UsageError(f"--compilepool-requirements: {error}") from None
+            self._check_versions(self._subject)
         return self._subject
+
+    def _check_versions(self, subject: subjects.Subject) -> None:
+        """Raises UsageError where ranges of torch were given for a pool that says nothing of a torch."""
+        entries = [one for found in self._definitions.values() for one in found.expectations]
+        ranges = [one for one in entries if one.torch is not None]
+        if ranges and "torch" not in subject.versions:
+            raise pytest.UsageError(
+                f"{ranges[0].where}: torch = {str(ranges[0].torch)!r} matches nothing: the `versions` of "
+                f"{subject.spec} name no torch; without the key an entry is for all versions"
+            )
 
     def stale(self) -> list[str]:
         """A line for each expectation that no supported torch can meet."""

@@ -24,7 +24,7 @@ class Requirements:
     """How the next pool's workers are to be started; an empty text: as they are when nobody says anything."""
     count_variable = ""
     """The variable of the environment that says how many workers there are to be."""
-    too_little_memory = 300 * 2**20
+    too_little_memory = 16 * 2**20
     """Bytes of address space with which the interpreter of the sidecar starts, and the sidecar does not."""
 
     def __init__(self) -> None:
@@ -160,6 +160,9 @@ class TorchPool(Requirements):
     """The pool of the torch that is installed, reached as its own users reach it."""
 
     name = "torch's compile pool"
+
+    # It imports torch, which takes more.
+    too_little_memory = 300 * 2**20
     start_method = "subprocess"
     count_variable = "TORCHINDUCTOR_COMPILE_THREADS"
 

@@ -64,6 +64,7 @@ def test_killed_writer(bench: Bench) -> None:
                 future, BOUND, "the job of a worker that was killed while it wrote to the cache folder"
             )
             _reaped(bench, pid)
+    check(killed, "no writer could be killed before it had answered: this shows nothing")
     bench.note(f"{killed} of 3 writers killed before they had answered")
     again = bench.answer(bench.submit(triton_kernels.compile_kernel, "softmax"), _COMPILE)
     _one_and_the_same([expected, again])

@@ -207,6 +207,8 @@ def test_by_itself_when_idle(bench: Bench) -> None:
     began = time.monotonic()
     bench.second_job()
     check(bench.workers(), "a job got its result, and there is no worker right after it")
+    many = len(bench.workers())
+    check(many <= 2, f"a pool of 2 has {many} live workers when a job has woken it")
     bench.until(lambda: not bench.workers(), BOUND, f"the workers go after {_IDLE:g} s without a job")
     seconds = time.monotonic() - began
     check(

@@ -242,14 +242,19 @@ def test_gives_back_descriptors(bench: Bench) -> None:
     during = len(_descriptors())
     _shut_down(bench, BOUND, "shutdown of an idle pool")
     left: dict[int, str] = {}
+    lost: dict[int, str] = {}
 
     def none_left() -> bool:
+        now = _descriptors()
         left.clear()
-        left.update({fd: target for fd, target in _descriptors().items() if before.get(fd) != target})
+        left.update({fd: target for fd, target in now.items() if before.get(fd) != target})
+        lost.clear()
+        lost.update({fd: target for fd, target in before.items() if now.get(fd) != target})
         return not left
 
     _within(none_left, _AT_ONCE)
     check(not left, f"{len(left)} descriptors of the pool are open {_AT_ONCE:g} s after its shutdown: {left}")
+    check(not lost, f"{len(lost)} descriptors that are not the pool's were closed: {lost}")
     bench.note(f"{during - len(before)} while it ran")
 
 

@@ -34,6 +34,21 @@ def test_each_its_own_result(bench: Bench) -> None:
     check(not wrong, f"{len(wrong)} of 200 jobs got the result of another: (sent, got) {wrong[:5]}")
 
 
+@feature("submit.done-once")
+def test_done_once(bench: Bench) -> None:
+    bench.ready()
+    path = bench.file("done")
+    futures = [bench.submit(jobs.add_line, path, str(number)) for number in range(50)]
+    for future in futures:
+        bench.answer(future)
+    bench.second_job()
+    with open(path, encoding="utf-8") as file:
+        done = file.read().split()
+    twice = sorted({number for number in done if done.count(number) > 1}, key=int)
+    check(not twice, f"{len(twice)} of 50 jobs were done more than once: {twice[:5]}")
+    check(len(done) == 50, f"{len(done)} of 50 jobs were done")
+
+
 @feature("submit.many-threads")
 def test_many_threads(bench: Bench) -> None:
     bench.ready()

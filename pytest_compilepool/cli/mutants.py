@@ -45,7 +45,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         mutants = read_mutants(Path(arguments.folder), features)
     except BadMutants as error:
-        print(f"compilepool mutants: {error}", file=sys.stderr)
+        print(
+            f"compilepool mutants: {error} (mutants are in the source tree, not in the wheel)",
+            file=sys.stderr,
+        )
         return 4
     groups = set(arguments.group.split(",")) if arguments.group else None
     chosen = [
@@ -67,14 +70,20 @@ def run(arguments: argparse.Namespace) -> int:
     except BadRequirements as error:
         print(f"compilepool mutants: {error}", file=sys.stderr)
         return 4
+    except KeyboardInterrupt:
+        print("compilepool mutants: interrupted", file=sys.stderr)
+        return 130
     bare = without_mutant(features, mutants)
     _summary(results, features, bare, time.monotonic() - began)
-    return 0 if all(result.good for result in results) and not bare else 1
+    tried = [result for result in results if result.tried]
+    if not tried:
+        return 5
+    return 0 if all(result.good for result in tried) and not bare else 1
 
 
 def _tell(result: Result) -> None:
     word = "killed" if result.good else "BROKEN" if result.broken else "SURVIVED"
-    if not result.killed and not result.survived:
+    if not result.tried:
         word = "untested"
     how = ", ".join(f"{name} {verdict.status}" for name, verdict in result.killed.items())
     lines = [f"{word:<9} {result.mutant.id}: {result.mutant.what}  {how}"]
@@ -98,6 +107,8 @@ def _summary(results: list[Result], features: dict[str, Feature], bare: list[str
     for name in bare:
         print(f"{name:<44}      0  no mutant: nobody has shown that it can fail")
     good = sum(result.good for result in results)
+    untested = sum(not result.tried for result in results)
+    aside = f", {untested} cannot be tried here" if untested else ""
     print(
-        f"\n{good} of {len(results)} mutants killed, {len(bare)} features without a mutant, {seconds:.0f} s"
+        f"\n{good} of {len(results)} mutants killed{aside}, {len(bare)} features without a mutant, {seconds:.0f} s"
     )

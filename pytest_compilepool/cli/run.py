@@ -9,7 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+from pytest_compilepool.conformance.expectations import read_expectations
 from pytest_compilepool.conformance.manifest import MODES, read_manifest
+from pytest_compilepool.conformance.subjects import BadRequirements, ask
+from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.suite import MANIFEST, bundled
 
 
@@ -39,9 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.list:
         return _list(arguments)
+    wrong = _wrong(arguments)
+    if wrong:
+        print(f"compilepool run: {wrong}", file=sys.stderr)
+        return 4
     command = [str(bundled()), "-p", "compilepool", "-p", "no:cacheprovider", "-c", os.devnull]
     # Nothing is looked for beside the installed files, and nothing is written there.
-    command += [f"--rootdir={Path.cwd()}", "-q", "--import-mode=importlib"]
+    command += [f"--rootdir={Path.cwd()}", "-q", "-rN", "--import-mode=importlib"]
+    # This command has imported the package before pytest could rewrite its asserts, of which it has none to rewrite.
+    command += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     given = {
         "mode": arguments.mode,
         "group": arguments.group,
@@ -58,6 +67,24 @@ def run(arguments: argparse.Namespace) -> int:
     # Bytecode of a read-only install cannot be written; elsewhere it must not be.
     sys.dont_write_bytecode = True
     return int(pytest.main([*command, *arguments.pytest]))
+
+
+def _wrong(arguments: argparse.Namespace) -> str:
+    """What is wrong with the files and the class that were named, found before anything is started; or an empty text."""
+    if arguments.requirements is not None:
+        # As `python -m` does it: who names a class of a file that lies here means that file.
+        sys.path.append(os.getcwd())
+    try:
+        features = read_manifest(bundled() / MANIFEST)
+        if arguments.expectations is not None:
+            read_expectations(Path(arguments.expectations), features)
+        if arguments.requirements is not None:
+            ask(arguments.requirements, {need for feature in features.values() for need in feature.needs})
+    except BadFile as error:
+        return str(error)
+    except BadRequirements as error:
+        return f"--requirements: {error}"
+    return ""
 
 
 def _at_once(asked: str | None) -> str | None:
@@ -101,5 +128,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for feature in listed:
         needs = f"  (needs {', '.join(feature.needs)})" if feature.needs else ""
         print(f"{feature.id:<42} {feature.mode:<9} {feature.must}{needs}")
-    print(f"{len(listed)} features")
+    rest = len(features) - len(listed)
+    more = f", {rest} more in other modes and groups (--mode stress holds all)" if rest else ""
+    print(f"{len(listed)} features{more}")
     return 0 if listed else 5

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool import proctree
-from pytest_compilepool.conformance.runner import BOOT, LOG, Order, environment, write_order
+from pytest_compilepool.conformance.runner import BOOT, LOG, Order, environment, import_path, write_order
 from pytest_compilepool.records import ProcessKey
 
 BOUND = 10.0
@@ -47,6 +48,7 @@ class Bench:
         self.order = order
         self._pool: Any = None
         self._others = 0
+        self._faults: set[str] = set()
         if order.mutant:
             self.inject(mutant=order.mutant)
 
@@ -55,6 +57,7 @@ class Bench:
     def start(self, processes: int = 2, idle_seconds: float | None = None) -> Any:
         """Make the pool and return at once; `bench.pool` is it from now on."""
         self._pool = self.requirements.new(processes, idle_seconds)
+        check(self._pool is not None, "make() of the requirements gave None and not a pool")
         return self._pool
 
     def ready(self, processes: int = 2, idle_seconds: float | None = None) -> Any:
@@ -168,17 +171,29 @@ class Bench:
     def inject(self, **faults: object) -> None:
         """Have the sidecar that is started next come to harm; names are the functions of `inject/sitecustomize.py`."""
         check(self._pool is None, "a fault must be planted before the pool is made")
+        self._faults |= {name for name in faults if name != "mutant"}
         if str(_INJECT) not in sys.path:
             sys.path.insert(0, str(_INJECT))
-        planted = [f"{name}={value}" for name, value in faults.items()]
-        before = filter(None, os.environ.get("COMPILEPOOL_FAULTS", "").split(";"))
-        os.environ["COMPILEPOOL_FAULTS"] = ";".join([*before, *planted])
+        before = json.loads(os.environ.get("COMPILEPOOL_FAULTS", "[]"))
+        planted = [(name, str(value)) for name, value in faults.items()]
+        os.environ["COMPILEPOOL_FAULTS"] = json.dumps([*before, *planted])
         os.environ["COMPILEPOOL_BENCH"] = str(os.getpid())
+        os.environ["COMPILEPOOL_PLANTED"] = self.file("planted")
+
+    @property
+    def unharmed(self) -> str:
+        """Why a fault could not be planted, so that the scenario shows nothing; an empty text where there was none."""
+        if not self._faults or (self.folder / "planted").exists():
+            return ""
+        return (
+            f"the fault {', '.join(sorted(self._faults))} could not be planted: the sidecar is no Python process that "
+            "its parent has started with its own import path (as PYTHONPATH)"
+        )
 
     def harmless(self) -> None:
         """Sidecars that are started from now on come to no harm (a mutant stays)."""
-        faults = os.environ.get("COMPILEPOOL_FAULTS", "").split(";")
-        os.environ["COMPILEPOOL_FAULTS"] = ";".join(one for one in faults if one.startswith("mutant="))
+        faults = json.loads(os.environ.get("COMPILEPOOL_FAULTS", "[]"))
+        os.environ["COMPILEPOOL_FAULTS"] = json.dumps([one for one in faults if one[0] == "mutant"])
 
     def other(self, scenario: Callable[..., None], *, normally: bool = False, **arguments: str) -> Other:
         """Start another interpreter that runs a function of the same module: one that may be killed, or that ends.
@@ -194,7 +209,7 @@ class Bench:
             scenario.__module__,
             scenario.__name__,
             self.order.requirements,
-            list(sys.path),
+            import_path(),
             self.order.limit,
             self.order.mutant,
             arguments,
@@ -221,9 +236,11 @@ class Bench:
     def describe(self) -> str:
         """The pool and its processes, for a promise that was not kept."""
         if self._pool is None:
-            return "no pool was made"
+            return ""
         sidecar = proctree.lookup(self.sidecar)
-        state = "gone" if sidecar is None or sidecar.dead else f"alive ({sidecar.state})"
+        if sidecar is None or sidecar.dead:
+            return f"sidecar pid {self.sidecar}: gone; what workers it has left is not to be told from its children any more"
+        state = f"alive ({sidecar.state})"
         workers = ", ".join(str(key.pid) for key in self.workers()) or "none"
         return f"sidecar pid {self.sidecar}: {state}; live workers: {workers}"
 

@@ -8,6 +8,7 @@ import faulthandler
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -21,6 +22,7 @@ from pytest_compilepool.leaks.processes import adopt_orphans
 
 def main(folder: str) -> None:
     """Do what the order in that folder says. Returns only where the interpreter is to end by itself, `normally`."""
+    _like_any_other()
     place = Path(folder)
     order = Order(**json.loads((place / ORDER).read_text(encoding="utf-8")))
     stacks = open(place / STACKS, "w", encoding="utf-8")  # noqa: SIM115 (open until the end)
@@ -33,11 +35,24 @@ def main(folder: str) -> None:
     part.write_text(json.dumps({"status": status, "text": text, "notes": notes}), encoding="utf-8")
     part.replace(place / ANSWER)
     if order.normally and status == "PASS":
+        faulthandler.cancel_dump_traceback_later()
+        stacks.close()
         return
     # Not by way of atexit: what a pool does there is a feature of its own, and may take for ever.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(int(order.normally))
+
+
+def _like_any_other() -> None:
+    """What whoever started the suite ignores or blocks, or what has ended, is not to matter to the pool.
+
+    A shell ignores SIGINT for what it runs in the background, and an ignored signal is inherited.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def change(order: Order) -> None:
@@ -66,7 +81,10 @@ def _try(order: Order, folder: Path) -> tuple[str, str, list[str]]:
         os._exit(1)  # of a fork: the answer is its parent's
     if status != "PASS" and bench is not None:
         with contextlib.suppress(Exception):
-            text = f"{text}\n{bench.describe()}"
+            text = f"{text}\n{bench.describe()}".rstrip("\n")
+    if bench is not None and bench.unharmed:
+        # Whatever was seen, it was not what the scenario is about.
+        status, text = "SKIP", bench.unharmed
     return status, text, [] if bench is None else bench.notes
 
 

@@ -20,10 +20,11 @@ OLDEST = Version("2.8")
 
 @dataclass(frozen=True)
 class Expectation:
-    """What is known of a feature on some releases. torch: on which; status: what it gives there; bug: a link."""
+    """What is known of a feature on some releases. torch: on which, None for all; status: what it gives there; bug: a
+    link."""
 
     feature: str
-    torch: SpecifierSet
+    torch: SpecifierSet | None
     status: tuple[str, ...]
     bug: str
     note: str
@@ -31,13 +32,16 @@ class Expectation:
 
     def covers(self, feature: str, torch: str | None) -> bool:
         """Whether it is about this feature on this torch. Base versions are compared: a nightly counts as its release."""
-        return feature == self.feature and torch is not None and _base(torch) in self.torch
+        if feature != self.feature:
+            return False
+        return self.torch is None or (torch is not None and _base(torch) in self.torch)
 
     @property
     def stale(self) -> bool:
         """Whether no supported release can be meant."""
-        upper = [Version(part.version) for part in self.torch if part.operator in ("<", "<=", "==")]
-        return bool(upper) and min(upper) <= OLDEST
+        if self.torch is None:
+            return False
+        return not any(one in self.torch for one in _candidates(self.torch) if one >= OLDEST)
 
 
 def _base(version: str) -> str:
@@ -56,15 +60,17 @@ def read_expectations(file: Path, features: Mapping[str, Feature]) -> list[Expec
 
 
 def _expectation(table: Table, features: Mapping[str, Feature], before: list[Expectation]) -> Expectation:
-    table.keys_are(("feature", "torch", "status", "bug"), ("note",))
+    table.keys_are(("feature", "status", "bug"), ("torch", "note"))
     feature, text, bug = table.text("feature"), table.text("torch"), table.text("bug")
     if feature not in features:
         raise table.wrong(f"feature = {feature!r} is not in the manifest{_nearest(feature, features)}")
     try:
-        versions = SpecifierSet(text)
+        versions = SpecifierSet(text) if text else None
+        if versions is not None and not _only_releases(versions):
+            raise InvalidSpecifier(text)
     except InvalidSpecifier:
         raise table.wrong(
-            f"torch = {text!r} is not allowed; allowed: a version range such as '>=2.8,<2.14'"
+            f"torch = {text!r} is not allowed; allowed: a range of releases such as '>=2.8,<2.14'"
         ) from None
     status = table.texts("status")
     if not status or any(word not in STATUSES for word in status) or status == ("PASS",):
@@ -75,9 +81,11 @@ def _expectation(table: Table, features: Mapping[str, Feature], before: list[Exp
         raise table.wrong(f"bug = {bug!r} is not allowed; allowed: a link that begins with https://")
     for other in before:
         if other.feature == feature and _overlap(other.torch, versions):
-            raise table.wrong(
-                f"torch = {text!r} overlaps {str(other.torch)!r} of {other.where} for {feature}"
+            mine, its = (
+                "no torch, so every one," if one is None else repr(str(one))
+                for one in (versions, other.torch)
             )
+            raise table.wrong(f"torch = {mine} overlaps {its} of {other.where} for {feature}")
     return Expectation(feature, versions, status, bug, table.text("note"), table.where)
 
 
@@ -88,12 +96,31 @@ def _nearest(word: str, words: Mapping[str, object]) -> str:
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
-def _overlap(a: SpecifierSet, b: SpecifierSet) -> bool:
-    """Whether a release could be in both: tried on the bounds themselves and on what lies just beside them."""
-    bounds = {Version(part.version.rstrip(".*")) for part in (*a, *b)} | {OLDEST, Version("999")}
-    tried = {Version(f"{v.major}.{v.minor}.{v.micro + step}") for v in bounds for step in (0, 1)}
-    tried |= {Version(f"{v.major}.{v.minor - 1}.999") for v in bounds if v.minor > 0}
-    return any(version in a and version in b for version in tried)
+def _overlap(a: SpecifierSet | None, b: SpecifierSet | None) -> bool:
+    """Whether a release could be in both."""
+    if a is None or b is None:
+        return True
+    return any(one in a and one in b for one in _candidates(a, b))
+
+
+def _candidates(*ranges: SpecifierSet) -> list[Version]:
+    """Releases that stand for all: the bounds of these ranges, what lies just beside them, and one far beyond."""
+    bounds = [Version(part.version.removesuffix(".*")) for one in ranges for part in one]
+    return [
+        Version(f"{bound.major}.{minor}.{micro}")
+        for bound in (*bounds, OLDEST, Version("999"))
+        for minor in {max(0, bound.minor - 1), bound.minor, bound.minor + 1}
+        for micro in {0, 1, max(0, bound.micro - 1), bound.micro, bound.micro + 1, 999}
+    ]
+
+
+def _only_releases(versions: SpecifierSet) -> bool:
+    """Base versions are compared: what tells builds of one release from each other would match nothing."""
+    for part in versions:
+        text = part.version.removesuffix(".*")
+        if part.operator == "===" or Version(text).base_version != text:
+            return False
+    return True
 
 
 def stale_entries(entries: list[Expectation]) -> list[str]:

@@ -24,5 +24,6 @@ def judge(verdict: Verdict, expectation: Expectation | None) -> Verdict:
         verdict.outcome = "known" if verdict.status in verdict.expected else "unexpected"
     if verdict.outcome == "unexpected-pass" and expectation is not None:
         expected = ", ".join(expectation.status)
-        verdict.text = f"passes, but {expectation.where} expects {expected} for torch {expectation.torch}"
+        torch = expectation.torch or "of any version"
+        verdict.text = f"passes, but {expectation.where} expects {expected} for torch {torch}"
     return verdict

@@ -41,7 +41,12 @@ class Result:
     @property
     def good(self) -> bool:
         """Noticed by all that are to notice it, and not because nothing works any more."""
-        return not self.survived and not self.broken
+        return bool(self.killed) and not self.survived and not self.broken
+
+    @property
+    def tried(self) -> bool:
+        """Whether there was a feature that could be tried here."""
+        return bool(self.killed or self.survived)
 
 
 def read_mutants(folder: Path, features: Mapping[str, Feature]) -> list[Mutant]:
@@ -58,7 +63,7 @@ def read_mutants(folder: Path, features: Mapping[str, Feature]) -> list[Mutant]:
             continue
         try:
             module = importlib.import_module(f"{folder.resolve().name}.{file.stem}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadMutants(f"{file}: cannot be imported: {type(error).__name__}: {error}") from error
         for value in list(vars(module).values()):
             one = getattr(value, ATTRIBUTE, None)
@@ -93,8 +98,10 @@ def try_mutant(one: Mutant, subject: Subject, features: Mapping[str, Feature], w
     verdicts = {name: _run(one, features[name], where) for name in one.kills if name not in untested}
     killed = {name: verdict for name, verdict in verdicts.items() if verdict.status != "PASS"}
     survived = tuple(name for name in verdicts if name not in killed)
-    broken = ""
-    if CONTROL not in one.kills and killed:
+    # What ended the interpreter, or kept the scenario from being tried, was not a promise that is not kept.
+    odd = [verdict for verdict in verdicts.values() if verdict.status not in ("PASS", "FAIL", "HANG")]
+    broken = f"{odd[0].status}: {odd[0].text}" if odd else ""
+    if not broken and CONTROL not in one.kills and killed:
         control = _run(one, features[CONTROL], where)
         broken = "" if control.status == "PASS" else f"{control.status}: {control.text}"
     return Result(one, killed, survived, untested, broken)
@@ -118,13 +125,16 @@ def try_all(
     mutants = list(mutants)
     needs = {need for feature in features.values() for need in feature.needs}
     pools = {spec: ask(spec, needs) for spec in sorted({one.requirements for one in mutants})}
-    with ThreadPoolExecutor(at_once) as threads:
-        results = []
+    results = []
+    threads = ThreadPoolExecutor(at_once)
+    try:
         for result in threads.map(
             lambda one: try_mutant(one, pools[one.requirements], features, where), mutants
         ):
             tell(result)
             results.append(result)
+    finally:
+        threads.shutdown(cancel_futures=True)
     return results
 
 

@@ -22,7 +22,8 @@ from pytest_compilepool.fresh.ending import end_all
 ORDER, ANSWER, LOG, STACKS = "order.json", "answer.json", "log.txt", "stacks.txt"
 
 BOOT = (
-    "import json, os, sys; sys.path[:] = json.load(open(os.path.join(sys.argv[1], 'order.json')))['path']; "
+    "import json, pathlib, sys; "
+    "sys.path[:] = json.loads(pathlib.Path(sys.argv[1], 'order.json').read_text(encoding='utf-8'))['path']; "
     "from pytest_compilepool.conformance import child; child.main(sys.argv[1])"
 )
 """With the same import path as the one that asks; no variable of the environment is touched for it."""
@@ -32,7 +33,11 @@ SPARE = 5.0
 
 _TAIL = 4000
 # Settings of whoever runs the suite would be settings of the pool that is tried.
-_NOT_HANDED_ON = ("PYTEST_", "TORCHINDUCTOR_", "TRITON_", "TORCH_", "COMPILEPOOL_")
+_NOT_HANDED_ON = (
+    *("PYTEST_", "TORCHINDUCTOR_", "TORCHDYNAMO_", "TRITON_", "TORCH_", "COMPILEPOOL_"),
+    # They change what an interpreter imports, or make a warning of torch's an error.
+    *("PYTHONSAFEPATH", "PYTHONWARNINGS", "PYTHONDEVMODE"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,13 @@ class Order:
 def run_feature(feature: Feature, module: str, function: str, requirements: str, mutant: str = "") -> Verdict:
     """Try it. Returns what came of it; nothing of the interpreter is left, neither process nor file."""
     with tempfile.TemporaryDirectory(prefix="compilepool-", ignore_cleanup_errors=True) as name:
-        order = Order(feature.id, module, function, requirements, list(sys.path), feature.limit, mutant)
+        order = Order(feature.id, module, function, requirements, import_path(), feature.limit, mutant)
         return _run(order, Path(name))
+
+
+def import_path() -> list[str]:
+    """This interpreter's, as one that has another working directory is to have it."""
+    return [os.path.abspath(entry) for entry in sys.path]
 
 
 def write_order(order: Order, folder: Path) -> None:

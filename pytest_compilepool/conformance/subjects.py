@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_compilepool.conformance.runner import environment, import_path
+
 DEFAULT = "pytest_compilepool.suites.requirements:TorchPool"
 
 _PROBE_SECONDS = 120.0
 _PROBE = (
-    "import json, os, sys; order = json.load(open(os.path.join(sys.argv[1], 'order.json'))); "
+    "import json, pathlib, sys; "
+    "order = json.loads(pathlib.Path(sys.argv[1], 'order.json').read_text(encoding='utf-8')); "
     "sys.path[:] = order['path']; from pytest_compilepool.conformance import subjects; subjects.probe(sys.argv[1], order)"
 )
 
@@ -49,7 +53,7 @@ def load(spec: str) -> Any:
         raise BadRequirements(f"{spec!r} is not allowed; allowed: module:Class")
     try:
         found = getattr(importlib.import_module(module), name, None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadRequirements(
             f"{spec!r}: {module} cannot be imported: {type(error).__name__}: {error}"
         ) from None
@@ -66,7 +70,7 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
     needs: properties that the class must have.
     """
     with tempfile.TemporaryDirectory(prefix="compilepool-") as folder:
-        order = {"path": list(sys.path), "spec": spec, "needs": sorted(set(needs))}
+        order = {"path": import_path(), "spec": spec, "needs": sorted(set(needs))}
         (Path(folder) / "order.json").write_text(json.dumps(order), encoding="utf-8")
         try:
             done = subprocess.run(
@@ -74,6 +78,7 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
+                env=environment(Path(folder), os.environ),
                 timeout=_PROBE_SECONDS,
                 check=False,
             )
@@ -100,23 +105,27 @@ def probe(folder: str, order: dict[str, Any]) -> None:
 
 def _look(spec: str, needs: list[str]) -> dict[str, Any]:
     kind = load(spec)
-    missing = [need for need in needs if not isinstance(inspect.getattr_static(kind, need, None), property)]
+    # A plain True or False will do as well.
+    missing = [
+        need for need in needs if not isinstance(inspect.getattr_static(kind, need, None), (property, bool))
+    ]
     if missing:
         file = inspect.getsourcefile(kind) or "?"
         raise BadRequirements(
-            f"{spec!r} ({file}:{inspect.getsourcelines(kind)[1]}) lacks the property {', '.join(missing)}; "
-            "a subclass of pytest_compilepool.suites.requirements.Requirements has them all"
+            f"{spec!r} ({file}:{inspect.getsourcelines(kind)[1]}) lacks the property {', '.join(missing)} "
+            "(True or False will do); a subclass of pytest_compilepool.suites.requirements.Requirements has them all"
         )
     try:
         subject = kind()
         holds = {need: bool(getattr(subject, need)) for need in needs}
         name, versions = str(subject.name), {key: str(value) for key, value in subject.versions.items()}
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadRequirements(f"{spec!r} cannot be asked: {type(error).__name__}: {error}") from None
     reasons = {need: _reason(kind, need) for need in needs}
     return {"name": name, "versions": versions, "holds": holds, "reasons": reasons}
 
 
 def _reason(kind: Any, need: str) -> str:
-    text = inspect.getdoc(inspect.getattr_static(kind, need)) or need
+    found = [vars(base)[need] for base in kind.__mro__ if isinstance(vars(base).get(need), property)]
+    text = next((told for one in found if (told := inspect.getdoc(one))), need)
     return f"{need}: {text.splitlines()[0].rstrip('.')}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ class Verdicts:
         """Those with that outcome."""
         return [verdict for verdict in self.verdicts.values() if verdict.outcome == outcome]
 
+    def check_cell(self, file: Path) -> None:
+        """Raises UsageError where nothing can be written there: before the suite has run, not after it."""
+        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+            raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written")
+
     def write_cell(self, file: Path) -> None:
         """One line for the run, then one for each verdict, by feature. Raises UsageError if that cannot be written."""
         head = {"schema": SCHEMA, "mode": self.mode, "run": dict(sorted(self.run_info.items()))}
@@ -97,8 +103,13 @@ def lines(found: Verdicts) -> Iterator[str]:
         for verdict in found.of(outcome):
             first = (verdict.text.splitlines() or [""])[0]
             yield f"{_HEADS[outcome]}: {verdict.feature}: {verdict.status}: {first}"
-    for verdict in sorted(found.of("known"), key=lambda one: one.feature):
-        yield f"known defect: {verdict.feature}: {verdict.status}: {verdict.bug}"
+    known = sorted(found.of("known"), key=lambda one: one.feature)
+    for verdict in known:
+        first = (verdict.text.splitlines() or [""])[0]
+        yield f"known defect: {verdict.feature}: {verdict.status}: {first[:160]} ({verdict.bug})"
+    broken = len(known) + len(found.of("unexpected"))
+    kept = len(found.of("conforms"))
+    yield f"{kept} of {found.tried} promises are kept; {broken} are not, {len(known)} of them known defects"
     for line in found.stale:
         yield f"stale expectation: {line}"
 

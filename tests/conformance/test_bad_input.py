@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import pytest
-from small_suites import EXPECT, FEATURE
+from small_suites import EXPECT, FEATURE, SCENARIO
+
+from pytest_compilepool.conformance.expectations import read_expectations, stale_entries
 
 USAGE = 4
 
@@ -53,10 +55,62 @@ def test_expectations(own_suite, expectations, texts):
     refused(own_suite(expectations=expectations), *texts)
 
 
-def test_two_ranges_that_only_touch_are_fine(own_suite):
-    below = EXPECT.replace(">=2.8", ">=2.8,<2.14")
-    result = own_suite(expectations=below + EXPECT.replace(">=2.8", ">=2.14"))
-    result.assert_outcomes(passed=1)
+@pytest.mark.parametrize("versions", ["==2.13.0+cpu", "===foo", "==2.13.0.post1", ">=2.16.0.dev1"])
+def test_ranges_that_tell_builds_apart_would_match_nothing(own_suite, versions):
+    refused(
+        own_suite(expectations=EXPECT.replace(">=2.8", versions)),
+        f"torch = '{versions}'",
+        "range of releases",
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (">2.13,!=2.13.*", "<3"),
+        (">=2.10,!=2.10.*,!=2.11.*", ">=2.10,<2.12.1"),
+        ("==2.13.*", "==2.13.1"),
+        ("~=2.13", "==2.14.*"),
+    ],
+)
+def test_ranges_that_overlap_however_they_are_written(own_suite, one, other):
+    both = EXPECT.replace(">=2.8", one) + EXPECT.replace(">=2.8", other)
+    refused(own_suite(expectations=both), "expected.toml:8: ", "overlaps")
+
+
+def test_ranges_of_torch_for_a_pool_without_one(own_suite):
+    refused(
+        own_suite(expectations=EXPECT), "expected.toml:2: torch = '>=2.8' matches nothing", "name no torch"
+    )
+
+
+def test_two_tests_for_one_feature(own_suite):
+    twice = SCENARIO + '\n@feature("jobs.add")\ndef test_again(bench): ...\n'
+    both = "jobs.add has two tests: test_inner.py::test_add and test_inner.py::test_again"
+    refused(own_suite(scenarios=twice), both)
+
+
+@pytest.mark.parametrize(
+    ("versions", "stale"),
+    [
+        ("<2.8", True),
+        ("~=2.7.0", True),
+        (">=2.14,<2.13", True),
+        ("<=2.8", False),
+        ("==2.8.0", False),
+        ("==2.13.*", False),
+    ],
+)
+def test_what_is_stale(tmp_path, versions, stale):
+    found = tmp_path / "expected.toml"
+    found.write_text(EXPECT.replace(">=2.8", versions))
+    assert bool(stale_entries(read_expectations(found, {"jobs.add": None}))) is stale
+
+
+def test_two_ranges_that_only_touch_are_fine(tmp_path):
+    found = tmp_path / "expected.toml"
+    found.write_text(EXPECT.replace(">=2.8", ">=2.8,<2.14") + EXPECT.replace(">=2.8", ">=2.14"))
+    assert len(read_expectations(found, {"jobs.add": None})) == 2
 
 
 @pytest.mark.parametrize(
@@ -116,6 +170,5 @@ def test_a_worker_of_xdist_says_it_at_its_test(own_suite):
 
 def test_a_cell_that_cannot_be_written(own_suite):
     result = own_suite("--compilepool-cell=/nowhere/at/all")
-    output = "\n".join([*result.outlines, *result.errlines])
-    assert result.ret not in (0, 5)
-    assert "--compilepool-cell: '/nowhere/at/all' cannot be written" in output
+    refused(result, "--compilepool-cell: '/nowhere/at/all' cannot be written")
+    assert "passed" not in str(result.stdout)

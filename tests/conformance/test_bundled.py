@@ -122,8 +122,13 @@ def test_list_names_every_feature_and_tries_none(tmp_path):
         (("run", "--mode=fast"), "'fast' is not allowed; allowed: smoke, standard, stress"),
         (("run", "--list", "--mode=fast"), "'fast' is not allowed; allowed: smoke, standard, stress"),
         (("run", "--list", "--group=nobody"), "'nobody' is not allowed; allowed: "),
-        (("run", "--requirements=nobody"), "'nobody' is not allowed; allowed: module:Class"),
+        (("run", "--requirements=nobody"), "--requirements: 'nobody' is not allowed; allowed: module:Class"),
         (("run", "-n", "many"), "-n: 'many' is not allowed; allowed: a whole number, or auto"),
+        (
+            ("run", "--requirements=nowhere:Pool"),
+            "--requirements: 'nowhere:Pool': nowhere cannot be imported",
+        ),
+        (("run", "--expectations=nowhere.toml"), "nowhere.toml: cannot be read"),
         (("mutants", "nowhere"), "'nowhere' is no package of mutants"),
     ],
 )

@@ -80,7 +80,7 @@ def test_a_known_defect_is_no_failure(own_suite, pytester):
     )
     assert result.ret == 0
     result.assert_outcomes(xfailed=1)
-    result.stdout.fnmatch_lines(["known defect: jobs.add: FAIL: https://example.org/1"])
+    result.stdout.fnmatch_lines(["known defect: jobs.add: FAIL: two and two are 4 (https://example.org/1)"])
     found = verdict(pytester.path)
     assert (found["outcome"], found["expected"]) == ("known", ["FAIL"])
 
@@ -145,8 +145,9 @@ def test_where_nothing_could_be_tried_the_exit_status_is_5(own_suite):
 
 def test_a_stale_expectation_is_an_error_in_ci_mode_only(own_suite):
     stale = EXPECT.replace(">=2.8", "<2.8")
-    own_suite(expectations=stale).assert_outcomes(passed=1)
-    result = own_suite("--compilepool-ci", expectations=stale)
+    versioned = {"scenarios": scenario("bench.ready()") + VERSIONED, "requirements": "test_inner:Versioned"}
+    own_suite(expectations=stale, **versioned).assert_outcomes(passed=1)
+    result = own_suite("--compilepool-ci", expectations=stale, **versioned)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["stale expectation: *expected.toml:2: torch = '<2.8' holds no release from 2.8 on"]
@@ -175,3 +176,34 @@ def test_nothing_is_left_behind_by_a_scenario(own_suite, tmp_path):
 
     row = proctree.lookup(int(pid.read_text()))
     assert row is None or row.dead or "time.sleep" not in " ".join(proctree.command(row.pid))
+
+
+def test_an_expectation_without_versions_is_for_all(own_suite):
+    always = EXPECT.replace('torch = ">=2.8"\n', "")
+    result = own_suite("--compilepool-ci", scenarios=scenario(KINDS["FAIL"]), expectations=always)
+    assert result.ret == 0
+    result.assert_outcomes(xfailed=1)
+
+
+def test_a_fault_that_does_not_reach_the_pool_shows_nothing(own_suite):
+    """A pool without an interpreter of its own cannot come to harm this way: that is no verdict on it."""
+    threads = """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from pytest_compilepool.suites.requirements import Requirements
+
+    class Threads(Requirements):
+        quiesce = False
+
+        def make(self, processes, idle_seconds):
+            return ThreadPoolExecutor(processes)
+"""
+    result = own_suite(
+        features=FEATURE + 'needs = ["linux"]\n',
+        scenarios=scenario("bench.inject(start=7); bench.start(); bench.second_job()") + threads,
+        requirements="test_inner:Threads",
+    )
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(
+        ["*1 of 1 features could not be tested here: 1 x the fault start could not be planted*"]
+    )

@@ -355,3 +355,22 @@ def interrupt_ends_the_workers(side: str) -> None:
             real(link, sidecar)
 
         worker.main = main
+
+
+@mutant(
+    "For each worker that dies two come back.",
+    kills=("death.worker", "recovery.after-many-worker-deaths"),
+    requirements=REFERENCE,
+)
+def two_for_each_that_dies(side: str) -> None:
+    if side == "sidecar":
+        from reference_pool import sidecar
+
+        real = sidecar.Sidecar.bury
+
+        def bury(self, one):
+            real(self, one)
+            self.processes += 1
+            self.fill()
+
+        sidecar.Sidecar.bury = bury

@@ -108,3 +108,24 @@ def every_cpu_of_torch(side: str) -> None:
 def in_the_root_folder(side: str) -> None:
     if side == "sidecar":
         os.chdir("/")
+
+
+@mutant("The second worker is in another folder.", kills="knows.working-directory", requirements=REFERENCE)
+def the_second_worker_is_elsewhere(side: str) -> None:
+    if side == "sidecar":
+        import os
+
+        from reference_pool import sidecar
+
+        real = sidecar.Sidecar.fork
+
+        def fork(self):
+            here = os.getcwd()
+            if self.workers:
+                os.chdir("/")
+            try:
+                return real(self)
+            finally:
+                os.chdir(here)
+
+        sidecar.Sidecar.fork = fork

@@ -408,3 +408,24 @@ def waits_for_an_old_generation(side: str) -> None:
         real_end(self)
 
     sidecar.Sidecar.quiesce, sidecar.Sidecar.end_workers = quiesce, end_workers
+
+
+@mutant(
+    "The shutdown closes a descriptor that is not the pool's.",
+    kills="shutdown.gives-back-descriptors",
+    requirements=REFERENCE,
+)
+def closes_one_too_many(side: str) -> None:
+    if side == "parent":
+        import os
+
+        from reference_pool import ReferencePool
+
+        victim = os.open("/dev/zero", os.O_RDONLY)
+        real = ReferencePool.shutdown
+
+        def shutdown(self):
+            real(self)
+            os.close(victim)
+
+        ReferencePool.shutdown = shutdown

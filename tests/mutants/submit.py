@@ -274,3 +274,17 @@ def the_reader_dies_of_a_callback(side: str) -> None:
             future.set_result(value) if error is None else future.set_exception(error)
 
         pool.settle = settle
+
+
+@mutant("Each job is done twice.", kills="submit.done-once", requirements=REFERENCE)
+def done_twice(side: str) -> None:
+    if side == "sidecar":
+        from reference_pool import worker
+
+        real = worker.run
+
+        def run(payload: bytes) -> tuple[int, bytes]:
+            real(payload)
+            return real(payload)
+
+        worker.run = run

@@ -10,7 +10,6 @@ from reference_pool import ReferencePool, count
 class ReferenceRequirements(Requirements):
     name = "the reference pool"
     count_variable = count.VARIABLE
-    too_little_memory = 16 * 2**20
 
     def make(self, processes: int, idle_seconds: float | None) -> ReferencePool:
         return ReferencePool(processes, quiesce_after=idle_seconds)

@@ -2,13 +2,14 @@
 """Faults for a sidecar, from outside: Python runs this file when an interpreter starts that has its folder on the path.
 
 Only an interpreter that a bench has started by itself is meant (`COMPILEPOOL_BENCH` is the bench's pid), and only
-what `COMPILEPOOL_FAULTS` names happens: `name=value`, separated by `;`. Another `sitecustomize` on the path is run, too.
+what `COMPILEPOOL_FAULTS` names happens: JSON, pairs of name and value. Another `sitecustomize` on the path is run, too.
 """
 
 from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
 import os
 import sys
 
@@ -99,7 +100,13 @@ def mutant(value):
 
 
 if os.environ.get("COMPILEPOOL_BENCH") == str(os.getppid()):
-    for _fault in filter(None, os.environ.get("COMPILEPOOL_FAULTS", "").split(";")):
-        _name, _, _value = _fault.partition("=")
-        globals()[_name](_value)
+    with open(os.environ["COMPILEPOOL_PLANTED"], "a", encoding="utf-8") as _file:
+        _file.write(f"{os.getpid()}\n")
+    try:
+        for _name, _value in json.loads(os.environ.get("COMPILEPOOL_FAULTS", "[]")):
+            globals()[_name](_value)
+    except BaseException as _error:
+        # Python would print it and go on without the fault.
+        os.write(2, f"a fault could not be planted: {_error!r}\n".encode())
+        os._exit(99)
 _run_the_next_one()
