@@ -101,7 +101,8 @@ def shutdown_of_a_dead_pool_raises(side: str) -> None:
         real = ReferencePool.shutdown
 
         def shutdown(self: Any) -> None:
-            dead = self.dead is not None
+            # By the process: the thread that reads may not have seen the end yet.
+            dead = self.dead is not None or self.process.poll() is not None
             real(self)
             if dead:
                 raise subprocess.TimeoutExpired("sidecar", 300)
