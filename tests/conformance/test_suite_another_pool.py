@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from test_bundled import TESTS, compilepool
+from test_suite_bundled import TESTS, compilepool
 
 PAGE = TESTS.parent / "docs" / "how-to" / "conformance.md"
 
