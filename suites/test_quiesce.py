@@ -171,11 +171,9 @@ def test_fifty_cycles(bench: Bench) -> None:
 def test_idle_costs_nothing(bench: Bench) -> None:
     bench.ready()
     workers = _all_there(bench)
-    sidecar = proctree.lookup(bench.sidecar)
-    assert sidecar is not None
-    _costs_nothing(bench, [sidecar.key, *workers], "with its workers idle")
+    _costs_nothing(bench, bench.tree(), "with its workers idle")
     _quiesce(bench, workers)
-    _costs_nothing(bench, [sidecar.key], "after a quiesce")
+    _costs_nothing(bench, bench.tree(), "after a quiesce")
 
 
 @feature("quiesce.leaves-no-zombies")
@@ -336,12 +334,15 @@ def _costs_nothing(bench: Bench, keys: list[ProcessKey], when: str) -> None:
         )
         figures.append(wakes)
     bench.note(
-        f"{when}: wakes of sidecar{' and workers' if len(keys) > 1 else ''} in {seconds:.1f} s: {figures}"
+        f"{when}: wakes of sidecar{' and others' if len(keys) > 1 else ''} in {seconds:.1f} s: {figures}"
     )
 
 
 def _role(bench: Bench, pid: int) -> str:
-    return f"the {'sidecar' if pid == bench.sidecar else 'worker'} {pid}"
+    if pid == bench.sidecar:
+        return f"the sidecar {pid}"
+    is_worker = pid in [key.pid for key in bench.workers()]
+    return f"the {'worker' if is_worker else 'helper process'} {pid}"
 
 
 def _ticks(pid: int) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
         for one in chosen:
             print(f"{one.id:<44} {one.what}  -> {', '.join(one.kills)}")
         return 0
+    # Ended as by Ctrl-C: what was started is ended with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     try:
         results = try_all(chosen, features, scenarios(bundled(), PACKAGE), max(1, arguments.n), _tell)

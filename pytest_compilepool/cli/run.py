@@ -6,11 +6,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
+from pytest_compilepool.cli import listing
 from pytest_compilepool.conformance.expectations import read_expectations
-from pytest_compilepool.conformance.manifest import MODES, read_manifest
+from pytest_compilepool.conformance.manifest import read_manifest
 from pytest_compilepool.conformance.subjects import BadRequirements, ask
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.suite import MANIFEST, bundled
@@ -28,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="so many at the same time (twice as many as there are CPUs, at most 8, where pytest-xdist is installed; "
         "0: one after the other)",
     )
-    parser.add_argument("--list", action="store_true", help="print the features and try none")
+    parser.add_argument(
+        "--list", action="store_true", help="print the features, and what is known of them here, and try none"
+    )
     parser.add_argument("--requirements", metavar="module:Class", help="another pool than torch's own")
     parser.add_argument("--expectations", metavar="FILE", help="known defects of that pool")
     parser.add_argument("--cell", metavar="FILE", help="write the verdicts there, one line of JSON each")
@@ -40,12 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 0 (conforms), 1 (something unexpected), 4 (bad arguments), 5 (nothing was tried), as pytest does."""
     import pytest
 
-    if arguments.list:
-        return _list(arguments)
     wrong = _wrong(arguments)
     if wrong:
         print(f"compilepool run: {wrong}", file=sys.stderr)
         return 4
+    if arguments.list:
+        return listing.write(arguments)
+    # Ended as by Ctrl-C: what was started is ended with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = [str(bundled()), "-p", "compilepool", "-p", "no:cacheprovider", "-c", os.devnull]
     # Nothing is looked for beside the installed files, and nothing is written there.
     command += [f"--rootdir={Path.cwd()}", "-q", "-rN", "--import-mode=importlib"]
@@ -103,32 +109,3 @@ def _at_once(asked: str | None) -> str | None:
         print(f"compilepool run: -n {asked} needs pytest-xdist, which is not installed", file=sys.stderr)
         return None
     return asked
-
-
-def _list(arguments: argparse.Namespace) -> int:
-    """Print the features of the mode and the groups that were asked for."""
-    features = read_manifest(bundled() / MANIFEST).values()
-    mode = arguments.mode or "standard"
-    if mode not in MODES:
-        print(
-            f"compilepool run: --mode: {mode!r} is not allowed; allowed: {', '.join(MODES)}", file=sys.stderr
-        )
-        return 4
-    groups = {feature.group for feature in features}
-    chosen = set(arguments.group.split(",")) if arguments.group else groups
-    if not chosen <= groups:
-        allowed = ", ".join(sorted(groups))
-        print(
-            f"compilepool run: --group: {arguments.group!r} is not allowed; allowed: {allowed}",
-            file=sys.stderr,
-        )
-        return 4
-    within = MODES[: MODES.index(mode) + 1]
-    listed = [feature for feature in features if feature.mode in within and feature.group in chosen]
-    for feature in listed:
-        needs = f"  (needs {', '.join(feature.needs)})" if feature.needs else ""
-        print(f"{feature.id:<42} {feature.mode:<9} {feature.must}{needs}")
-    rest = len(features) - len(listed)
-    more = f", {rest} more in other modes and groups (--mode stress holds all)" if rest else ""
-    print(f"{len(listed)} features{more}")
-    return 0 if listed else 5

@@ -13,10 +13,18 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pytest_compilepool import proctree
-from pytest_compilepool.conformance.runner import BOOT, LOG, Order, environment, import_path, write_order
+from pytest_compilepool.conformance.runner import (
+    ANSWER,
+    BOOT,
+    LOG,
+    Order,
+    environment,
+    import_path,
+    write_order,
+)
 from pytest_compilepool.records import ProcessKey
 
 BOUND = 10.0
@@ -218,7 +226,7 @@ class Bench:
         write_order(order, folder)
         with open(folder / LOG, "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", BOOT, str(folder)],
+                [sys.executable, "-c", BOOT, str(folder), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -252,16 +260,26 @@ class Other:
         self.process, self.folder, self._bench = process, folder, bench
 
     def appears(self, name: str, within: float = READY) -> str:
-        """Wait for a file that it makes; its text. Raises AssertionError, with what it printed where it has ended."""
+        """Wait for a file that it makes; its text. Raises what it ended with instead: Unanswered, or AssertionError."""
         path = self.folder / name
 
         def there() -> bool:
             if not path.exists() and self.process.poll() is not None and not path.exists():
-                raise AssertionError(f"the other interpreter ended before it made {name}:\n{self.said()}")
+                self._raise_its_end(name)
             return path.exists()
 
         self._bench.until(there, within, f"the other interpreter has not made the file {name}")
         return path.read_text(encoding="utf-8")
+
+    def _raise_its_end(self, name: str) -> NoReturn:
+        try:
+            told = json.loads((self.folder / ANSWER).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise AssertionError(
+                f"the other interpreter ended before it made {name}:\n{self.said()}"
+            ) from None
+        kind = Unanswered if told["status"] == "HANG" else AssertionError
+        raise kind(told["text"] or f"the other interpreter came to its end and did not make {name}")
 
     def ends(self, within: float, what: str) -> int:
         """Wait until it has ended; its exit status. Raises Unanswered."""
@@ -272,7 +290,7 @@ class Other:
 
     def said(self) -> str:
         """What it printed, and what it answered."""
-        texts = [self.folder / LOG, self.folder / "answer.json"]
+        texts = [self.folder / LOG, self.folder / ANSWER]
         return "\n".join(text.read_text(errors="replace")[-4000:] for text in texts if text.exists())
 
 

@@ -17,11 +17,16 @@ from typing import Any
 from pytest_compilepool.conformance.bench import Bench, Unanswered
 from pytest_compilepool.conformance.runner import ANSWER, ORDER, STACKS, Order
 from pytest_compilepool.conformance.subjects import load
+from pytest_compilepool.fresh.ending import die_with
 from pytest_compilepool.leaks.processes import adopt_orphans
 
 
-def main(folder: str) -> None:
-    """Do what the order in that folder says. Returns only where the interpreter is to end by itself, `normally`."""
+def main(folder: str, parent: int) -> None:
+    """Do what the order in that folder says. Returns only where the interpreter is to end by itself, `normally`.
+
+    parent: pid of who has asked; nothing is done for one that is gone.
+    """
+    die_with(parent)
     _like_any_other()
     place = Path(folder)
     order = Order(**json.loads((place / ORDER).read_text(encoding="utf-8")))

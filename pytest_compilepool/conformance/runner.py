@@ -24,9 +24,10 @@ ORDER, ANSWER, LOG, STACKS = "order.json", "answer.json", "log.txt", "stacks.txt
 BOOT = (
     "import json, pathlib, sys; "
     "sys.path[:] = json.loads(pathlib.Path(sys.argv[1], 'order.json').read_text(encoding='utf-8'))['path']; "
-    "from pytest_compilepool.conformance import child; child.main(sys.argv[1])"
+    "from pytest_compilepool.conformance import child; child.main(sys.argv[1], int(sys.argv[2]))"
 )
-"""With the same import path as the one that asks; no variable of the environment is touched for it."""
+"""Arguments: its folder, and the pid of who asks. With the same import path as that one; no variable of the environment
+is touched for it."""
 
 SPARE = 5.0
 """Seconds beyond its limit after which an interpreter is ended from outside: by then it has told where it stood."""
@@ -92,7 +93,7 @@ def _run(order: Order, folder: Path) -> Verdict:
     began = time.monotonic()
     with open(folder / LOG, "wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-c", BOOT, str(folder)],
+            [sys.executable, "-c", BOOT, str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

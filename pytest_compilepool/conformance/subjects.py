@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool.conformance.runner import environment, import_path
+from pytest_compilepool.fresh.ending import die_with
 
 DEFAULT = "pytest_compilepool.suites.requirements:TorchPool"
 
@@ -23,7 +24,8 @@ _PROBE_SECONDS = 120.0
 _PROBE = (
     "import json, pathlib, sys; "
     "order = json.loads(pathlib.Path(sys.argv[1], 'order.json').read_text(encoding='utf-8')); "
-    "sys.path[:] = order['path']; from pytest_compilepool.conformance import subjects; subjects.probe(sys.argv[1], order)"
+    "sys.path[:] = order['path']; from pytest_compilepool.conformance import subjects; "
+    "subjects.probe(sys.argv[1], int(sys.argv[2]), order)"
 )
 
 
@@ -74,7 +76,7 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
         (Path(folder) / "order.json").write_text(json.dumps(order), encoding="utf-8")
         try:
             done = subprocess.run(
-                [sys.executable, "-c", _PROBE, folder],
+                [sys.executable, "-c", _PROBE, folder, str(os.getpid())],
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
@@ -94,8 +96,9 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
     return Subject(spec, **told)
 
 
-def probe(folder: str, order: dict[str, Any]) -> None:
-    """In the fresh interpreter: answer into the folder."""
+def probe(folder: str, parent: int, order: dict[str, Any]) -> None:
+    """In the fresh interpreter: answer into the folder. parent: pid of who waits for it."""
+    die_with(parent)
     try:
         told = _look(order["spec"], order["needs"])
     except BadRequirements as error:

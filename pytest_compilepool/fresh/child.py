@@ -12,7 +12,6 @@ import json
 import os
 import pickle
 import random
-import signal
 import sys
 import time
 import traceback
@@ -22,6 +21,7 @@ from typing import Any
 
 from pytest_compilepool import proctree
 from pytest_compilepool.fresh import callables, values
+from pytest_compilepool.fresh.ending import die_with
 from pytest_compilepool.fresh.order import Answer, Failure, Order
 from pytest_compilepool.fresh.run import ANSWER, EXIT_SECONDS, ORDER, OUTPUT, STAGE
 from pytest_compilepool.leaks.processes import adopt_orphans, stop_adopting
@@ -29,7 +29,6 @@ from pytest_compilepool.pool import closing
 from pytest_compilepool.records import PoolState
 
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-_PR_SET_PDEATHSIG = 1
 
 
 class Work:
@@ -286,7 +285,8 @@ def main(folder: str, parent: str | None = None) -> int:
     Returns the exit status: 0 if an answer was written, whatever it says; to nobody also 1 if it is an error.
     """
     where = Path(folder)
-    _die_with_the_parent(None if parent is None else int(parent))
+    if parent is not None:
+        die_with(int(parent))
     orphans = adopt_orphans()
     with open(where / ORDER, "rb") as file:
         order: Order = pickle.load(file)
@@ -318,19 +318,6 @@ def _tell(answer: Answer, where: Path) -> int:
         return 0
     print(f"{answer.failure.type} in stage {answer.failure.stage!r}\n{answer.failure.trace}")
     return 1
-
-
-def _die_with_the_parent(parent: int | None) -> None:
-    """Where the kernel offers it: who is killed cannot end what he has started."""
-    if parent is None:
-        return
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it was killed before the kernel was told
 
 
 if __name__ == "__main__":

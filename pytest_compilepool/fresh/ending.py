@@ -1,14 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ending a fresh interpreter with all that it started, also where it has ended before."""
+"""The end of a fresh interpreter: with all that it started, and not after whoever asked for it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+import sys
 
 from pytest_compilepool import proctree
 from pytest_compilepool.pool import closing
 from pytest_compilepool.records import ProcessKey
+
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+
+
+def die_with(parent: int) -> None:
+    """End this process when its parent ends, however that ends; where it has ended already, at once.
+
+    parent: pid of the process that started this one. Linux; elsewhere only the second half holds. The kernel means the
+    thread that started this process: it must be one that waits for it.
+    """
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the kernel was told
 
 
 def end_all(child: subprocess.Popen[bytes], tag: str) -> list[ProcessKey]:

@@ -53,9 +53,13 @@ class Verdicts:
         self.verdicts: dict[str, Verdict] = {}
         self.run_info: dict[str, str] = {}
         self.stale: list[str] = []
+        self.lost: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the verdict of a feature; under xdist it comes from a worker."""
+        if report.when not in ("setup", "call", "teardown"):
+            # xdist's word for a worker that died at it.
+            self.lost.append(report.nodeid)
         verdict = verdict_of(report)
         if verdict is not None:
             self.verdicts[verdict.feature] = verdict
@@ -110,6 +114,8 @@ def lines(found: Verdicts) -> Iterator[str]:
     broken = len(known) + len(found.of("unexpected"))
     kept = len(found.of("conforms"))
     yield f"{kept} of {found.tried} promises are kept; {broken} are not, {len(known)} of them known defects"
+    for name in found.lost:
+        yield f"no verdict: {name}: the process that tried it has died"
     for line in found.stale:
         yield f"stale expectation: {line}"
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import pytest
 from pytest_compilepool.conformance import subjects
 from pytest_compilepool.conformance.expectations import read_expectations, stale_entries
 from pytest_compilepool.conformance.manifest import read_manifest
-from pytest_compilepool.conformance.mutation import read_mutants, scenarios, try_mutant, without_mutant
+from pytest_compilepool.conformance.mutation import read_mutants, scenarios, try_all, without_mutant
 from pytest_compilepool.suite import EXPECTATIONS, MANIFEST, PACKAGE, bundled
 
 TESTS = Path(__file__).parents[1]
@@ -88,21 +87,30 @@ def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
     assert [path.name for path in tmp_path.iterdir()] == ["cell.jsonl"]
 
 
-@pytest.fixture(scope="session")
-def subject_of():
-    needs = {need for feature in FEATURES.values() for need in feature.needs}
-    return functools.cache(lambda spec: subjects.ask(spec, needs))
+GROUPS = sorted({one.id.partition(".")[0] for one in MUTANTS})
 
 
-@pytest.mark.parametrize("one", MUTANTS, ids=lambda one: one.id)
-def test_the_mutant_is_noticed(one, request, subject_of):
-    if one.requirements == subjects.DEFAULT:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_mutants_are_noticed(group, request):
+    """Three at the same time, which is what `compilepool mutants -n 3 --group GROUP` does: mostly they wait."""
+    chosen = [one for one in MUTANTS if one.id.startswith(f"{group}.")]
+    if any(one.requirements == subjects.DEFAULT for one in chosen):
         request.getfixturevalue("pool_here")
-    result = try_mutant(one, subject_of(one.requirements), FEATURES, WHERE)
-    if result.untested and not result.killed and not result.survived:
-        pytest.skip("; ".join(f"{name}: {why}" for name, why in result.untested.items()))
-    told = {name: f"{verdict.status}: {verdict.text[:500]}" for name, verdict in result.killed.items()}
-    assert result.good, f"survived: {result.survived}; broken: {result.broken}; killed: {told}"
+    results = try_all(chosen, FEATURES, WHERE, 3, lambda result: None)
+    bad = [_told(result) for result in results if result.tried and not result.good]
+    assert not bad, "\n".join(bad)
+    untested = [result for result in results if not result.tried]
+    if untested:
+        why = {why for result in untested for why in result.untested.values()}
+        pytest.skip(
+            f"{len(untested)} of {len(results)} mutants cannot be tried here: {'; '.join(sorted(why))}"
+        )
+
+
+def _told(result):
+    killed = {name: f"{verdict.status}: {verdict.text[:500]}" for name, verdict in result.killed.items()}
+    return f"{result.mutant.id}: survived: {result.survived}; broken: {result.broken}; killed: {killed}"
 
 
 def test_there_are_mutants_for_every_feature():
@@ -114,6 +122,22 @@ def test_list_names_every_feature_and_tries_none(tmp_path):
     status, output = compilepool("run", "--list", "--mode=stress", folder=tmp_path)
     assert status == 0
     assert [line.split()[0] for line in output.splitlines()[:-1]] == list(FEATURES)
+
+
+def test_list_says_what_is_known_of_the_torch_that_is_here(tmp_path, pool_here):
+    status, output = compilepool("run", "--list", "--group=gpu,submit", "--mode=stress", folder=tmp_path)
+    assert status == 0
+    assert "known: https://" in output
+    assert re.search(r"^gpu\.\S+ .*\((not tested here: gpu: |needs )", output, re.MULTILINE)
+    assert "torch's compile pool: " in output.splitlines()[-1]
+
+
+def test_list_of_another_pool_knows_none_of_the_defects_of_torchs(tmp_path):
+    status, output = compilepool(
+        "run", "--list", f"--requirements={REFERENCE}", folder=tmp_path, PYTHONPATH=str(TESTS)
+    )
+    assert status == 0
+    assert "known: " not in output
 
 
 @pytest.mark.parametrize(

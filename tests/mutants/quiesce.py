@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -255,6 +257,25 @@ def torch_polls(side: str) -> None:
                 time.sleep(0.01)
 
         threading.Thread(target=poll, daemon=True).start()
+
+
+@mutant(
+    "A helper of the pool, beside the sidecar, looks every ten milliseconds.",
+    kills="quiesce.idle-costs-nothing",
+    requirements=REFERENCE,
+)
+def helper_polls(side: str) -> None:
+    if side == "parent":
+        from reference_pool import ReferencePool
+
+        real = ReferencePool.__init__
+        poll = "import os, time\nwhile os.getppid() == int(__import__('sys').argv[1]): time.sleep(0.01)"
+
+        def init(self: ReferencePool, *args: object, **kwargs: object) -> None:
+            real(self, *args, **kwargs)
+            subprocess.Popen([sys.executable, "-S", "-c", poll, str(os.getpid())])
+
+        ReferencePool.__init__ = init
 
 
 @mutant(

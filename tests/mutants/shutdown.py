@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import subprocess
@@ -311,6 +312,24 @@ def timer_outlives_the_pool(side: str) -> None:
         def init(self: ReferencePool, *args: object, **kwargs: object) -> None:
             real(self, *args, **kwargs)
             threading.Thread(target=time.sleep, args=(30,), name="planted-timer", daemon=True).start()
+
+        ReferencePool.__init__ = init
+
+
+@mutant(
+    "A thread of which `threading` knows nothing outlives the pool.",
+    kills="shutdown.ends-its-threads",
+    requirements=REFERENCE,
+)
+def raw_thread_outlives_the_pool(side: str) -> None:
+    if side == "parent":
+        from reference_pool import ReferencePool
+
+        real = ReferencePool.__init__
+
+        def init(self: ReferencePool, *args: object, **kwargs: object) -> None:
+            real(self, *args, **kwargs)
+            _thread.start_new_thread(time.sleep, (30,))
 
         ReferencePool.__init__ = init
 

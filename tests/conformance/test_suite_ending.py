@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that is ended before its end: what it had started ends with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_compilepool import proctree
+
+TESTS = Path(__file__).parents[1]
+REFERENCE = "reference_pool.requirements:ReferenceRequirements"
+
+
+def start(folder, *arguments):
+    """A run of the suite whose temporary folders are in `folder`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest_compilepool.cli", *arguments],
+        cwd=folder,
+        env={name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+        | {"TMPDIR": str(folder), "PYTHONPATH": str(TESTS)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def below(process):
+    return [row for row in proctree.descendants(process.pid) if not row.dead]
+
+
+def wait_for_features(process, folder):
+    """Until a pool of one of its features has workers. Returns what lives below the run."""
+    deadline = time.monotonic() + 60
+    while True:
+        rows = below(process)
+        depth = {process.pid: 0}
+        for row in sorted(rows, key=lambda one: one.key.started):
+            depth[row.pid] = depth.get(row.parent, 0) + 1
+        if max(depth.values()) >= 3 and list(folder.glob("compilepool-*/order.json")):
+            return [row.key for row in rows]
+        assert process.poll() is None, "the run ended before it had tried anything"
+        assert time.monotonic() < deadline, f"no feature was at work after 60 s: {rows}"
+        time.sleep(0.01)
+
+
+RUN = ("run", "--group=quiesce", f"--requirements={REFERENCE}")
+MUTANTS = ("mutants", str(TESTS / "mutants"), "--group=quiesce", "--pool=reference", "-n2")
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("SIGTERM", (*RUN, "-n0")),
+        ("SIGTERM", (*RUN, "-n2")),
+        ("SIGTERM", MUTANTS),
+        ("SIGINT", (*RUN, "-n2")),
+    ],
+    ids=["terminated", "terminated-xdist", "terminated-mutants", "interrupted-xdist"],
+)
+def test_a_run_that_is_ended_from_outside_leaves_nothing(tmp_path, name, command):
+    process = start(tmp_path, *command)
+    try:
+        keys = wait_for_features(process, tmp_path)
+        process.send_signal(signal.Signals[name])
+        assert process.wait(30) in (2, 130)
+    finally:
+        process.kill()
+        process.wait()
+    assert proctree.wait_gone(keys, 3) == []
+    # xdist has pytest's own folder made, whatever it runs.
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("pytest-of-")] == []
+
+
+def test_interpreters_of_a_run_that_is_killed_end_with_it(tmp_path):
+    process = start(tmp_path, *RUN, "-n0")
+    keys = wait_for_features(process, tmp_path)
+    process.kill()
+    process.wait()
+    assert proctree.wait_gone(keys, 10) == []
