@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_suites import FEATURE
 
 from pytest_compilepool import proctree
 
@@ -18,10 +19,10 @@ TESTS = Path(__file__).parents[1]
 REFERENCE = "reference_pool.requirements:ReferenceRequirements"
 
 
-def start(folder, *arguments):
-    """A run of the suite whose temporary folders are in `folder`."""
+def start(folder, module, *arguments):
+    """A run of a suite whose temporary folders are in `folder`. module: for `python -m`."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pytest_compilepool.cli", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=folder,
         env={name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
         | {"TMPDIR": str(folder), "PYTHONPATH": str(TESTS)},
@@ -50,8 +51,15 @@ def wait_for_features(process, folder):
         time.sleep(0.01)
 
 
-RUN = ("run", "--group=quiesce", f"--requirements={REFERENCE}")
-MUTANTS = ("mutants", str(TESTS / "mutants"), "--group=quiesce", "--pool=reference", "-n2")
+RUN = ("pytest_compilepool.cli", "run", "--group=quiesce", f"--requirements={REFERENCE}")
+MUTANTS = (
+    "pytest_compilepool.cli",
+    "mutants",
+    str(TESTS / "mutants"),
+    "--group=quiesce",
+    "--pool=reference",
+    "-n2",
+)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +86,23 @@ def test_a_run_that_is_ended_from_outside_leaves_nothing(tmp_path, name, command
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("pytest-of-")] == []
 
 
+LASTS = """
+from pytest_compilepool.conformance.feature import feature
+from pytest_compilepool.workloads import jobs
+
+@feature("jobs.add")
+def test_add(bench):
+    bench.ready()
+    bench.second_job()
+    jobs.wait_for(bench.file("never"), 50)
+"""
+
+
 def test_interpreters_of_a_run_that_is_killed_end_with_it(tmp_path):
-    process = start(tmp_path, *RUN, "-n0")
+    (tmp_path / "features.toml").write_text(FEATURE)
+    (tmp_path / "test_jobs.py").write_text(LASTS)
+    requirements = f"--compilepool-requirements={REFERENCE}"
+    process = start(tmp_path, "pytest", "-p", "compilepool", requirements, "-p", "no:cacheprovider")
     keys = wait_for_features(process, tmp_path)
     process.kill()
     process.wait()
