@@ -64,7 +64,7 @@ class Session:
         self.settings: Settings = read_settings(config)
         self.has_torch = torch_available()
         self.summary = Summary()
-        self.verdicts = Verdicts(self.settings.mode)
+        self.verdicts = Verdicts(self.settings.mode, self.settings.ci)
         if self.settings.cell is not None:
             self.verdicts.check_cell(Path(self.settings.cell))
         self._at_start = dict(os.environ)
@@ -109,9 +109,9 @@ class Session:
     def suite(self) -> Suite:
         """The conformance suites among the tests."""
         if self._suite is None:
-            from pytest_compilepool.suite import Suite
+            from pytest_compilepool.suite import Suite, subject_told
 
-            self._suite = Suite(self.settings)
+            self._suite = Suite(self.settings, subject_told(self.config))
         return self._suite
 
     @property
@@ -149,22 +149,22 @@ class Session:
         self._select_features(items)
 
     def _select_features(self, items: list[pytest.Item]) -> None:
-        """Take out the features that are not to be tried, and validate the files of their suites. Raises UsageError."""
+        """Take out the features that are not to be tried, and order the others. Raises UsageError for wrong files."""
         features = [item for item in items if hasattr(getattr(item, "function", None), FEATURE)]
         if not features:
             return
         try:
             dropped = self.suite.select(features)
-            if len(dropped) < len(features):
-                self.suite.subject()
+            ordered = self.suite.order([item for item in features if item not in dropped])
         except pytest.UsageError as error:
             if not hasattr(self.config, "workerinput"):
                 raise
             for item in features:
                 item.stash[REFUSED] = str(error)
             return
+        place = iter(ordered)
+        items[:] = [next(place) if item in ordered else item for item in items if item not in dropped]
         if dropped:
-            items[:] = [item for item in items if item not in dropped]
             self.config.hook.pytest_deselected(items=dropped)
 
     def decide(self, at_least: int = 1) -> Decision:
@@ -281,10 +281,8 @@ class Session:
             self.verdicts.write_cell(Path(self.settings.cell))
         if session.exitstatus == 0 and self.verdicts.tried == 0:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-        if self.settings.ci:
-            self.verdicts.stale = self.suite.stale()
-            if self.verdicts.stale and session.exitstatus == 0:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.settings.ci and self.verdicts.stale and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def header(self) -> str:
         """One line: torch by its metadata, how many processes and why, start method, leak mode."""

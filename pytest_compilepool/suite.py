@@ -16,14 +16,27 @@ from pytest_compilepool.conformance import subjects
 from pytest_compilepool.conformance.expectations import Expectation, match, read_expectations, stale_entries
 from pytest_compilepool.conformance.feature import ATTRIBUTE
 from pytest_compilepool.conformance.judging import judge
-from pytest_compilepool.conformance.manifest import MODES, Feature, read_manifest
+from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of, read_manifest
 from pytest_compilepool.conformance.runner import run_feature
 from pytest_compilepool.conformance.tomlfile import BadFile
-from pytest_compilepool.conformance.verdict import PROPERTY, Verdict
+from pytest_compilepool.conformance.verdict import PROPERTY, RUN, STALE, Verdict
 from pytest_compilepool.options import Settings
 
 PACKAGE = "pytest_compilepool.suites"
 MANIFEST, EXPECTATIONS = "features.toml", "expectations.toml"
+
+_LAST = 0.8
+"""Share of the others among which those that hang are spread: the last ones to begin are short."""
+
+
+SUBJECT = "compilepool_subject"
+"""Under which key of `workerinput` an xdist worker finds the pool that is tried, where its controller has asked it."""
+
+
+def subject_told(config: pytest.Config) -> subjects.Subject | None:
+    """What the controller has told this worker, or None."""
+    text = getattr(config, "workerinput", {}).get(SUBJECT)
+    return None if text is None else subjects.Subject(**json.loads(text))
 
 
 def feature_of(item: pytest.Item) -> str | None:
@@ -43,11 +56,13 @@ class Definition:
 class Suite:
     """The conformance suites of one session. Raises pytest.UsageError for what is wrong in their files or options."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, subject: subjects.Subject | None = None) -> None:
+        """subject: the pool that is tried, where somebody has asked it already."""
         self._settings = settings
         self._spec = settings.requirements or subjects.DEFAULT
         self._definitions: dict[Path, Definition] = {}
-        self._subject: subjects.Subject | None = None
+        self._subject = subject
+        self._versions_fit = False
 
     def select(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
         """Validate the features among these items; returns those that are not to be tried in this mode and group."""
@@ -100,13 +115,37 @@ class Suite:
     def subject(self) -> subjects.Subject:
         """The pool that is tried. It is asked once, in an interpreter of its own."""
         if self._subject is None:
-            needs = {n for d in self._definitions.values() for f in d.features.values() for n in f.needs}
+            needs = needs_of(one for found in self._definitions.values() for one in found.features.values())
             try:
                 self._subject = subjects.ask(self._spec, needs)
             except subjects.BadRequirements as error:
                 raise pytest.UsageError(f"--compilepool-requirements: {error}") from None
+        if not self._versions_fit:
             self._check_versions(self._subject)
+            self._versions_fit = True
         return self._subject
+
+    def order(self, items: list[pytest.Item]) -> list[pytest.Item]:
+        """The same items; those that are known to hang, which wait for a bound and use no CPU, evenly among the others.
+
+        All at the same time they would leave the machine idle, and at the end everybody would wait for them.
+        """
+        hanging = [item for item in items if self._hangs(item)]
+        others = [item for item in items if item not in hanging]
+        ordered: list[pytest.Item] = []
+        for number, item in enumerate(others):
+            due = len(hanging) * (number + 1) // max(1, round(_LAST * len(others)))
+            ordered += hanging[len(ordered) - number : min(due, len(hanging))]
+            ordered.append(item)
+        return [*ordered, *(item for item in hanging if item not in ordered)]
+
+    def _hangs(self, item: pytest.Item) -> bool:
+        known = match(
+            self.definition(item.path.parent).expectations,
+            self.feature(item).id,
+            self.subject().versions.get("torch"),
+        )
+        return known is not None and "HANG" in known.status
 
     def _check_versions(self, subject: subjects.Subject) -> None:
         """Raises UsageError where ranges of torch were given for a pool that says nothing of a torch."""
@@ -135,7 +174,9 @@ class Suite:
         )
         judge(verdict, expected)
         run = {"pool": subject.name, **subject.versions}
-        item.user_properties += [(PROPERTY, verdict.to_text()), (f"{PROPERTY}.run", json.dumps(run))]
+        item.user_properties += [(PROPERTY, verdict.to_text()), (RUN, json.dumps(run))]
+        # xdist's controller reads none of the files.
+        item.user_properties.append((STALE, json.dumps(self.stale())))
         return verdict
 
 

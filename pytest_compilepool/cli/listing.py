@@ -9,14 +9,15 @@ from pathlib import Path
 
 from pytest_compilepool.conformance.expectations import Expectation, match, read_expectations
 from pytest_compilepool.conformance.manifest import MODES, Feature, read_manifest
-from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Subject, ask
+from pytest_compilepool.conformance.subjects import Subject
 from pytest_compilepool.suite import EXPECTATIONS, MANIFEST, bundled
 
 
-def write(arguments: argparse.Namespace) -> int:
+def write(arguments: argparse.Namespace, subject: Subject | None, why: str) -> int:
     """Print the features of the mode and the groups that were asked for, and what the pool here is known to do with them.
 
-    Returns 0, 4 for bad arguments, 5 where there is none.
+    subject: the pool, None where it cannot be asked; why: then, why. Returns 0, 4 for bad arguments, 5 where there is
+    no feature.
     """
     features = read_manifest(bundled() / MANIFEST)
     mode = arguments.mode or "standard"
@@ -28,13 +29,12 @@ def write(arguments: argparse.Namespace) -> int:
         return _refuse("--group", arguments.group, sorted(groups))
     within = MODES[: MODES.index(mode) + 1]
     listed = [one for one in features.values() if one.mode in within and one.group in chosen]
-    subject, why = _subject(arguments.requirements or DEFAULT, features)
     known = _expectations(arguments, features)
     for feature in listed:
         print(_line(feature, subject, known))
     rest = len(features) - len(listed)
     more = f", {rest} more in other modes and groups (--mode stress holds all)" if rest else ""
-    print(f"{len(listed)} features{more}; {why}")
+    print(f"{len(listed)} features{more}; {_of(subject) or why}")
     return 0 if listed else 5
 
 
@@ -45,13 +45,10 @@ def _refuse(option: str, value: str, allowed: tuple[str, ...] | list[str]) -> in
     return 4
 
 
-def _subject(spec: str, features: dict[str, Feature]) -> tuple[Subject | None, str]:
-    """The pool, or None where there is none; and what is to be said of it."""
-    try:
-        found = ask(spec, {need for feature in features.values() for need in feature.needs})
-    except BadRequirements as error:
-        return None, f"what can be tried here is not known: {error}"
-    return found, f"{found.name}: {', '.join(f'{name} {text}' for name, text in found.versions.items())}"
+def _of(subject: Subject | None) -> str:
+    if subject is None:
+        return ""
+    return f"{subject.name}: {', '.join(f'{name} {text}' for name, text in subject.versions.items())}"
 
 
 def _expectations(arguments: argparse.Namespace, features: dict[str, Feature]) -> list[Expectation]:

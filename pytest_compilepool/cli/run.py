@@ -4,18 +4,23 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
+import json
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from pytest_compilepool.cli import listing
 from pytest_compilepool.conformance.expectations import read_expectations
-from pytest_compilepool.conformance.manifest import read_manifest
-from pytest_compilepool.conformance.subjects import BadRequirements, ask
+from pytest_compilepool.conformance.manifest import needs_of, read_manifest
+from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Subject, ask
 from pytest_compilepool.conformance.tomlfile import BadFile
-from pytest_compilepool.suite import MANIFEST, bundled
+from pytest_compilepool.suite import MANIFEST, SUBJECT, bundled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +47,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0 (conforms), 1 (something unexpected), 4 (bad arguments), 5 (nothing was tried), as pytest does."""
-    import pytest
-
-    wrong = _wrong(arguments)
-    if wrong:
-        print(f"compilepool run: {wrong}", file=sys.stderr)
+    try:
+        subject = _subject(arguments)
+    except (BadFile, BadRequirements) as error:
+        if arguments.list and arguments.requirements is None and isinstance(error, BadRequirements):
+            # The promises are the same where there is no torch.
+            return listing.write(arguments, None, str(error))
+        print(f"compilepool run: {error}", file=sys.stderr)
         return 4
     if arguments.list:
-        return listing.write(arguments)
+        return listing.write(arguments, subject, "")
     # Ended as by Ctrl-C: what was started is ended with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = [str(bundled()), "-p", "compilepool", "-p", "no:cacheprovider", "-c", os.devnull]
@@ -69,28 +76,37 @@ def run(arguments: argparse.Namespace) -> int:
     at_once = _at_once(arguments.n)
     if at_once is None:
         return 4
-    command += ["-n", at_once, "--dist=worksteal"] if at_once != "0" else []
+    command += ["-n", at_once, "--dist=load", "--maxschedchunk=1"] if at_once != "0" else []
     # Bytecode of a read-only install cannot be written; elsewhere it must not be.
     sys.dont_write_bytecode = True
-    return int(pytest.main([*command, *arguments.pytest]))
+    return int(pytest.main([*command, *arguments.pytest], plugins=[_HandOver(subject)]))
 
 
-def _wrong(arguments: argparse.Namespace) -> str:
-    """What is wrong with the files and the class that were named, found before anything is started; or an empty text."""
-    if arguments.requirements is not None:
-        # As `python -m` does it: who names a class of a file that lies here means that file.
-        sys.path.append(os.getcwd())
+class _HandOver:
+    """A plugin of the controller: its workers need not ask the pool again, each in an interpreter that imports torch."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker."""
+        node.workerinput[SUBJECT] = json.dumps(dataclasses.asdict(self._subject))
+
+
+def _subject(arguments: argparse.Namespace) -> Subject:
+    """The pool that is tried; asked before anything is started. Raises BadFile and BadRequirements."""
+    features = read_manifest(bundled() / MANIFEST)
+    if arguments.expectations is not None:
+        read_expectations(Path(arguments.expectations), features)
+    if arguments.requirements is None:
+        return ask(DEFAULT, needs_of(features.values()))
+    # As `python -m` does it: who names a class of a file that lies here means that file.
+    sys.path.append(os.getcwd())
     try:
-        features = read_manifest(bundled() / MANIFEST)
-        if arguments.expectations is not None:
-            read_expectations(Path(arguments.expectations), features)
-        if arguments.requirements is not None:
-            ask(arguments.requirements, {need for feature in features.values() for need in feature.needs})
-    except BadFile as error:
-        return str(error)
+        return ask(arguments.requirements, needs_of(features.values()))
     except BadRequirements as error:
-        return f"--requirements: {error}"
-    return ""
+        raise BadRequirements(f"--requirements: {error}") from None
 
 
 def _at_once(asked: str | None) -> str | None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def read_manifest(file: Path) -> dict[str, Feature]:
             raise table.wrong(f"id = {found.id!r} is there twice; first at {features[found.id].where}")
         features[found.id] = found
     return features
+
+
+def needs_of(features: Iterable[Feature]) -> set[str]:
+    """All properties that they need."""
+    return {need for feature in features for need in feature.needs}
 
 
 def _feature(table: Table) -> Feature:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
-from pytest_compilepool.conformance.manifest import Feature
+from pytest_compilepool.conformance.manifest import Feature, needs_of
 from pytest_compilepool.conformance.mutant import ATTRIBUTE, Mutant
 from pytest_compilepool.conformance.runner import run_feature
 from pytest_compilepool.conformance.subjects import Subject, ask
@@ -123,7 +123,7 @@ def try_all(
     Raises BadRequirements where a pool cannot be had.
     """
     mutants = list(mutants)
-    needs = {need for feature in features.values() for need in feature.needs}
+    needs = needs_of(features.values())
     pools = {spec: ask(spec, needs) for spec in sorted({one.requirements for one in mutants})}
     results = []
     threads = ThreadPoolExecutor(at_once)

@@ -20,7 +20,8 @@ OUTCOMES = {
 }
 """A verdict beside what was expected, and its letter."""
 
-PROPERTY = "compilepool.feature"
+PROPERTY, RUN, STALE = "compilepool.feature", "compilepool.feature.run", "compilepool.feature.stale"
+"""Under which names a test's report carries its verdict, what that depends on, and expectations that nobody can meet."""
 
 
 @dataclass

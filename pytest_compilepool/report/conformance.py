@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_compilepool.conformance.verdict import OUTCOMES, PROPERTY, Verdict
+from pytest_compilepool.conformance.verdict import OUTCOMES, PROPERTY, RUN, STALE, Verdict
 from pytest_compilepool.runrecord import find_property
 
 SCHEMA = 1
@@ -45,11 +45,12 @@ def status(report: Any) -> tuple[str, str, str] | None:
 class Verdicts:
     """What came in from all processes of the session; a plugin of its own, so that it hears of every report.
 
-    mode: in which the suite was run; run_info: what the verdicts depend on, by name.
+    mode: in which the suite was run; ci: stale expectations matter; run_info: what the verdicts depend on, by name;
+    stale: a line for each expectation that no supported torch can meet; lost: tests whose process died.
     """
 
-    def __init__(self, mode: str) -> None:
-        self.mode = mode
+    def __init__(self, mode: str, ci: bool = False) -> None:
+        self.mode, self.ci = mode, ci
         self.verdicts: dict[str, Verdict] = {}
         self.run_info: dict[str, str] = {}
         self.stale: list[str] = []
@@ -63,7 +64,8 @@ class Verdicts:
         verdict = verdict_of(report)
         if verdict is not None:
             self.verdicts[verdict.feature] = verdict
-            self.run_info.update(json.loads(find_property(report.user_properties, f"{PROPERTY}.run") or "{}"))
+            self.run_info.update(json.loads(find_property(report.user_properties, RUN) or "{}"))
+            self.stale = json.loads(find_property(report.user_properties, STALE) or "[]")
 
     @property
     def tried(self) -> int:
@@ -116,7 +118,7 @@ def lines(found: Verdicts) -> Iterator[str]:
     yield f"{kept} of {found.tried} promises are kept; {broken} are not, {len(known)} of them known defects"
     for name in found.lost:
         yield f"no verdict: {name}: the process that tried it has died"
-    for line in found.stale:
+    for line in found.stale if found.ci else ():
         yield f"stale expectation: {line}"
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 
 import pytest
 from small_suites import EXPECT, FEATURE
@@ -143,11 +145,12 @@ def test_where_nothing_could_be_tried_the_exit_status_is_5(own_suite):
     )
 
 
-def test_a_stale_expectation_is_an_error_in_ci_mode_only(own_suite):
+@pytest.mark.parametrize("at_once", [(), ("-p", "xdist", "-n2")], ids=["one-process", "xdist"])
+def test_a_stale_expectation_is_an_error_in_ci_mode_only(own_suite, at_once):
     stale = EXPECT.replace(">=2.8", "<2.8")
     versioned = {"scenarios": scenario("bench.ready()") + VERSIONED, "requirements": "test_inner:Versioned"}
-    own_suite(expectations=stale, **versioned).assert_outcomes(passed=1)
-    result = own_suite("--compilepool-ci", expectations=stale, **versioned)
+    own_suite(*at_once, expectations=stale, **versioned).assert_outcomes(passed=1)
+    result = own_suite(*at_once, "--compilepool-ci", expectations=stale, **versioned)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["stale expectation: *expected.toml:2: torch = '<2.8' holds no release from 2.8 on"]
@@ -166,6 +169,24 @@ def test_modes_and_groups_select(own_suite):
     own_suite("--compilepool-mode=stress", "--compilepool-group=more", **two).assert_outcomes(
         passed=1, deselected=1
     )
+
+
+def test_those_that_hang_are_spread_among_the_others(own_suite):
+    letters = "abcdefgh"
+    features = "".join(FEATURE.replace("jobs.add", f"jobs.{one}") for one in letters)
+    scenarios = "from pytest_compilepool.conformance.bench import Unanswered\n" + "".join(
+        textwrap.dedent(scenario("raise Unanswered('planted')" if one in "ab" else "pass"))
+        .replace("jobs.add", f"jobs.{one}")
+        .replace("test_add", f"test_{one}")
+        for one in letters
+    )
+    entry = EXPECT.replace('torch = ">=2.8"\n', "").replace("FAIL", "HANG")
+    known = "".join(entry.replace("jobs.add", f"jobs.{one}") for one in "ab")
+    result = own_suite("-v", features=features, scenarios=scenarios, expectations=known)
+    result.assert_outcomes(passed=6, xfailed=2)
+    order = re.findall(r"::test_(\w) (?:PASSED|XFAIL)", result.stdout.str())
+    places = [order.index(one) for one in "ab"]
+    assert 0 < places[0] < places[1] - 1 < len(order) - 2
 
 
 def test_nothing_is_left_behind_by_a_scenario(own_suite, tmp_path):
