@@ -25,10 +25,9 @@ def every_cpu_of_the_machine(side: str) -> None:
 )
 def every_cpu_for_torch(side: str) -> None:
     if side == "parent":
-        import torch
+        from torch._inductor import config
 
-        # torch 2.13 and later; the ones before ask os.sched_getaffinity themselves.
-        torch._utils.cpu_count = lambda: (os.cpu_count() or 1) + 1
+        config.decide_compile_threads = lambda: (os.cpu_count() or 1) + 1
 
 
 @mutant(

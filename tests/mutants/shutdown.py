@@ -329,7 +329,7 @@ def raw_thread_outlives_the_pool(side: str) -> None:
 
         def init(self: ReferencePool, *args: object, **kwargs: object) -> None:
             real(self, *args, **kwargs)
-            _thread.start_new_thread(time.sleep, (30,))
+            _thread.start_new_thread(lambda: time.sleep(30), ())
 
         ReferencePool.__init__ = init
 

@@ -62,12 +62,29 @@ def explain(error: BaseException) -> bytes:
     return pickle.dumps((RemoteError(f"{type(error).__name__}: {error}"), words))
 
 
+_followed = dict(os.environ)
+"""What the sender had when this process was started, later at its last job."""
+
+
+def follow(environment: dict[str, str]) -> None:
+    """Change of the environment what the sender has changed of its own since, and nothing else.
+
+    What a job sets for good stays: a CUDA build of torch names its ptxas once in a process (`_set_triton_ptxas_path`,
+    2.8 to 2.15), and without that the next job would compile with Triton's.
+    """
+    for name in _followed.keys() - environment.keys():
+        os.environ.pop(name, None)
+    for name, text in environment.items():
+        if _followed.get(name) != text:
+            os.environ[name] = text
+    _followed.clear()
+    _followed.update(environment)
+
+
 def take_over(surroundings: dict[str, Any]) -> None:
     """Be where the sender was: import path, environment, main module, Inductor's settings."""
     sys.path[:] = surroundings["path"]
-    if os.environ != surroundings["environment"]:
-        os.environ.clear()
-        os.environ.update(surroundings["environment"])
+    follow(surroundings["environment"])
     if surroundings["main"] is not None:
         multiprocessing.spawn.prepare({"init_main_from_path": surroundings["main"]})  # type: ignore[attr-defined]
     if surroundings["settings"] is not None:
