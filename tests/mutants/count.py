@@ -27,7 +27,8 @@ def every_cpu_for_torch(side: str) -> None:
     if side == "parent":
         from torch._inductor import config
 
-        config.decide_compile_threads = lambda: (os.cpu_count() or 1) + 1
+        # Not an assignment: it takes settings only.
+        vars(config)["decide_compile_threads"] = lambda: (os.cpu_count() or 1) + 1
 
 
 @mutant(
