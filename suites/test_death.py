@@ -146,13 +146,15 @@ def test_sidecar_idle(bench: Bench) -> None:
     bench.ready()
     bench.second_job()
     pid = end_sidecar(bench)
-    began = time.monotonic()
-    what = f"the idle sidecar {pid} was killed; the next job"
-    error = bench.error_of(bench.submit(jobs.add, 20, 22), BOUND, what)
-    took = time.monotonic() - began
-    if took > BOUND + 1:
-        raise Unanswered(f"{what}: sending it took {took:.1f} s")
-    bench.note("the next job works" if error is None else f"{type(error).__name__}: {str(error)[:200]}")
+    for which in ("the next job", "the job after that"):
+        # The first may have been sent before anybody had noticed; the second was not.
+        what = f"the idle sidecar {pid} was killed; {which}"
+        began = time.monotonic()
+        error = bench.error_of(bench.submit(jobs.add, 20, 22), BOUND, what)
+        took = time.monotonic() - began
+        if took > BOUND + 1:
+            raise Unanswered(f"{what}: sending it took {took:.1f} s")
+    bench.note("the jobs after that work" if error is None else f"{type(error).__name__}: {str(error)[:200]}")
 
 
 @feature("death.sidecar-is-named")

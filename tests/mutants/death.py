@@ -213,14 +213,16 @@ def dead_sidecar_is_forgotten(side: str) -> None:
         from reference_pool import ReferencePool
         from reference_pool.errors import SidecarDied
 
-        real = ReferencePool._die
+        real = ReferencePool._check
 
-        def die(self: Any, error: Any) -> None:
-            real(self, error)
-            if isinstance(error, SidecarDied):
-                self.dead = None
+        def check(self: Any) -> None:
+            if not isinstance(self.dead, SidecarDied):
+                real(self)
 
-        ReferencePool._die = die
+        ReferencePool._check = check
+        ReferencePool.running = property(
+            lambda self: self.dead is None or isinstance(self.dead, SidecarDied)
+        )
 
 
 @mutant(
