@@ -278,7 +278,9 @@ class Session:
         if hasattr(self.config, "workerinput") or not verdicts:
             return
         if self.settings.cell is not None:
-            self.verdicts.write_cell(Path(self.settings.cell))
+            cut_short = bool(session.shouldstop or session.shouldfail or self.verdicts.lost)
+            complete = session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED) and not cut_short
+            self.verdicts.write_cell(Path(self.settings.cell), complete)
         if session.exitstatus == 0 and self.verdicts.tried == 0:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if self.settings.ci and self.verdicts.stale and session.exitstatus == 0:

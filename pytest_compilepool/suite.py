@@ -7,24 +7,29 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from pytest_compilepool.conformance import subjects
-from pytest_compilepool.conformance.expectations import Expectation, match, read_expectations, stale_entries
+from pytest_compilepool.conformance.definition import (
+    MANIFEST,
+    Definition,
+    check_groups,
+    check_versions,
+    read_definition,
+)
+from pytest_compilepool.conformance.expectations import match, stale_entries
 from pytest_compilepool.conformance.feature import ATTRIBUTE
 from pytest_compilepool.conformance.judging import judge
-from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of, read_manifest
+from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
 from pytest_compilepool.conformance.runner import run_feature
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.conformance.verdict import PROPERTY, RUN, STALE, Verdict
+from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
 from pytest_compilepool.options import Settings
 
 PACKAGE = "pytest_compilepool.suites"
-MANIFEST, EXPECTATIONS = "features.toml", "expectations.toml"
-
 _LAST = 0.8
 """Share of the others among which those that hang are spread: the last ones to begin are short."""
 
@@ -45,14 +50,6 @@ def feature_of(item: pytest.Item) -> str | None:
     return found
 
 
-@dataclass(frozen=True)
-class Definition:
-    """What stands beside the tests of a suite: its manifest, and what is known of the pool that is tried."""
-
-    features: dict[str, Feature]
-    expectations: list[Expectation]
-
-
 class Suite:
     """The conformance suites of one session. Raises pytest.UsageError for what is wrong in their files or options."""
 
@@ -61,7 +58,8 @@ class Suite:
         self._settings = settings
         self._spec = settings.requirements or subjects.DEFAULT
         self._definitions: dict[Path, Definition] = {}
-        self._subject = subject
+        # Another option may have named another pool since.
+        self._subject = subject if subject is not None and subject.spec == self._spec else None
         self._versions_fit = False
 
     def select(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
@@ -73,11 +71,10 @@ class Suite:
             if getattr(other, "function", None) is not getattr(item, "function", None):
                 raise pytest.UsageError(f"{feature.id} has two tests: {other.nodeid} and {item.nodeid}")
         groups = {feature.group for _, feature in chosen}
-        for group in self._settings.group or ():
-            if group not in groups:
-                raise pytest.UsageError(
-                    f"--compilepool-group: {group!r} is not allowed; allowed: {', '.join(sorted(groups))}"
-                )
+        try:
+            check_groups(self._settings.group or (), groups, "--compilepool-group")
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
         return [item for item, feature in chosen if not self._wanted(feature)]
 
     def _wanted(self, feature: Feature) -> bool:
@@ -97,20 +94,10 @@ class Suite:
         """Of the suite in that folder."""
         if folder not in self._definitions:
             try:
-                self._definitions[folder] = self._read(folder)
+                self._definitions[folder] = read_definition(folder, self._spec, self._settings.expectations)
             except BadFile as error:
                 raise pytest.UsageError(str(error)) from None
         return self._definitions[folder]
-
-    def _read(self, folder: Path) -> Definition:
-        features = read_manifest(folder / MANIFEST)
-        file: Path | None = folder / EXPECTATIONS
-        if self._settings.expectations is not None:
-            file = Path(self._settings.expectations)
-        elif self._spec != subjects.DEFAULT or not (folder / EXPECTATIONS).exists():
-            # What is known of torch's pool says nothing about another.
-            file = None
-        return Definition(features, [] if file is None else read_expectations(file, features))
 
     def subject(self) -> subjects.Subject:
         """The pool that is tried. It is asked once, in an interpreter of its own."""
@@ -121,7 +108,11 @@ class Suite:
             except subjects.BadRequirements as error:
                 raise pytest.UsageError(f"--compilepool-requirements: {error}") from None
         if not self._versions_fit:
-            self._check_versions(self._subject)
+            try:
+                for found in self._definitions.values():
+                    check_versions(found.expectations, self._subject)
+            except BadFile as error:
+                raise pytest.UsageError(str(error)) from None
             self._versions_fit = True
         return self._subject
 
@@ -147,16 +138,6 @@ class Suite:
         )
         return known is not None and "HANG" in known.status
 
-    def _check_versions(self, subject: subjects.Subject) -> None:
-        """Raises UsageError where ranges of torch were given for a pool that says nothing of a torch."""
-        entries = [one for found in self._definitions.values() for one in found.expectations]
-        ranges = [one for one in entries if one.torch is not None]
-        if ranges and "torch" not in subject.versions:
-            raise pytest.UsageError(
-                f"{ranges[0].where}: torch = {str(ranges[0].torch)!r} matches nothing: the `versions` of "
-                f"{subject.spec} name no torch; without the key an entry is for all versions"
-            )
-
     def stale(self) -> list[str]:
         """A line for each expectation that no supported torch can meet."""
         return [line for found in self._definitions.values() for line in stale_entries(found.expectations)]
@@ -168,7 +149,9 @@ class Suite:
         why = subject.lacks(feature.needs)
         verdict = Verdict(feature.id, "SKIP", why)
         if not why:
-            verdict = run_feature(feature, *_scenario(item), self._spec)
+            # Under xdist this is a worker, which such a signal would end at once, its folders left.
+            with as_by_ctrl_c():
+                verdict = run_feature(feature, *_scenario(item), self._spec)
         expected = match(
             self.definition(item.path.parent).expectations, feature.id, subject.versions.get("torch")
         )

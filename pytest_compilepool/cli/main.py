@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+
+from pytest_compilepool.cli.refusal import BAD_ARGUMENTS, Parser, Refused
 
 COMMANDS = {
     "run": "try what a compile pool must do: the bundled conformance suite, against the torch that is installed",
@@ -18,18 +20,31 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command. arguments: without the program's name, `sys.argv` unless given. Returns the exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="compilepool",
         description="Tools around torch.compile's compile pool.",
         epilog="Example: compilepool doctor --measure",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subs: dict[str, Parser] = {}
     for name, text in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub = subs[name] = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         module = importlib.import_module(f"pytest_compilepool.cli.{name}")
+        sub.bad_arguments = getattr(module, "BAD_ARGUMENTS", sub.bad_arguments)
         module.add_arguments(sub)
-    parsed = parser.parse_args(arguments)
-    status: int = importlib.import_module(f"pytest_compilepool.cli.{parsed.command}").run(parsed)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        subs[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        status: int = importlib.import_module(f"pytest_compilepool.cli.{parsed.command}").run(parsed)
+        sys.stdout.flush()
+    except Refused as error:
+        print(f"compilepool {parsed.command}: {error}", file=sys.stderr)
+        return BAD_ARGUMENTS
+    except BrokenPipeError:
+        # Whoever read the output (`head`) has enough of it; Python would say so once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
 
+from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
+from pytest_compilepool.cli.refusal import Refused, words
+from pytest_compilepool.conformance.definition import MANIFEST, check_groups
 from pytest_compilepool.conformance.manifest import Feature, read_manifest
 from pytest_compilepool.conformance.mutant import Mutant
 from pytest_compilepool.conformance.mutation import (
@@ -20,7 +22,8 @@ from pytest_compilepool.conformance.mutation import (
     without_mutant,
 )
 from pytest_compilepool.conformance.subjects import BadRequirements
-from pytest_compilepool.suite import MANIFEST, PACKAGE, bundled
+from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
+from pytest_compilepool.suite import PACKAGE, bundled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,23 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns 0 where all were noticed, 1 where one survived or a feature has none, 4 for bad arguments, 5 for none."""
+    """Returns 0 where all were noticed, 1 where one survived or a feature has none, 5 for none, 130 where interrupted.
+
+    Raises Refused for bad arguments.
+    """
+    # Ended as by Ctrl-C, whichever signal it is: what was started is ended with it.
+    with as_by_ctrl_c():
+        try:
+            return _run(arguments)
+        except KeyboardInterrupt:
+            print("compilepool mutants: interrupted", file=sys.stderr)
+            return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
     features = read_manifest(bundled() / MANIFEST)
-    try:
-        mutants = read_mutants(Path(arguments.folder), features)
-    except BadMutants as error:
-        print(
-            f"compilepool mutants: {error} (mutants are in the source tree, not in the wheel)",
-            file=sys.stderr,
-        )
-        return 4
-    groups = set(arguments.group.split(",")) if arguments.group else None
-    chosen = [
-        one
-        for one in mutants
-        if (groups is None or one.id.partition(".")[0] in groups)
-        and (arguments.pool or "") in one.requirements
-    ]
+    mutants, chosen = _chosen(arguments, features)
     if not chosen:
         print("compilepool mutants: no mutant is left to be tried", file=sys.stderr)
         return 5
@@ -65,23 +67,37 @@ def run(arguments: argparse.Namespace) -> int:
         for one in chosen:
             print(f"{one.id:<44} {one.what}  -> {', '.join(one.kills)}")
         return 0
-    # Ended as by Ctrl-C: what was started is ended with it.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     try:
-        results = try_all(chosen, features, scenarios(bundled(), PACKAGE), max(1, arguments.n), _tell)
+        results = try_all(chosen, features, scenarios(bundled(), PACKAGE), arguments.n, _tell)
     except BadRequirements as error:
-        print(f"compilepool mutants: {error}", file=sys.stderr)
-        return 4
-    except KeyboardInterrupt:
-        print("compilepool mutants: interrupted", file=sys.stderr)
-        return 130
+        raise Refused(str(error)) from None
     bare = without_mutant(features, mutants)
     _summary(results, features, bare, time.monotonic() - began)
     tried = [result for result in results if result.tried]
     if not tried:
         return 5
     return 0 if all(result.good for result in tried) and not bare else 1
+
+
+def _chosen(arguments: argparse.Namespace, features: dict[str, Feature]) -> tuple[list[Mutant], list[Mutant]]:
+    """All mutants of the folder, and those that were asked for. Raises Refused."""
+    if arguments.n < 1:
+        raise Refused(f"-n: {arguments.n} is not allowed; allowed: a whole number from 1 on")
+    try:
+        mutants = read_mutants(Path(arguments.folder), features)
+    except BadMutants as error:
+        raise Refused(f"{error} (mutants are in the source tree, not in the wheel)") from None
+    except FileNotFoundError:
+        raise Refused("the working directory does not exist any more") from None
+    every = {one.group for one in mutants}
+    groups = every if arguments.group is None else words(arguments.group, "--group")
+    try:
+        check_groups(groups, every, "--group")
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    text = arguments.pool or ""
+    return mutants, [one for one in mutants if one.group in groups and text in one.requirements]
 
 
 def _tell(result: Result) -> None:

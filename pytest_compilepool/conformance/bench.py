@@ -189,6 +189,11 @@ class Bench:
         os.environ["COMPILEPOOL_PLANTED"] = self.file("planted")
 
     @property
+    def started(self) -> bool:
+        """Whether a pool was made."""
+        return self._pool is not None
+
+    @property
     def unharmed(self) -> str:
         """Why a fault could not be planted, so that the scenario shows nothing; an empty text where there was none."""
         if not self._faults or (self.folder / "planted").exists():

@@ -87,7 +87,7 @@ def _try(order: Order, folder: Path) -> tuple[str, str, list[str]]:
     if status != "PASS" and bench is not None:
         with contextlib.suppress(Exception):
             text = f"{text}\n{bench.describe()}".rstrip("\n")
-    if bench is not None and bench.unharmed:
+    if bench is not None and bench.started and bench.unharmed:
         # Whatever was seen, it was not what the scenario is about.
         status, text = "SKIP", bench.unharmed
     return status, text, [] if bench is None else bench.notes

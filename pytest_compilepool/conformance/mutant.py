@@ -23,16 +23,27 @@ class Mutant:
     requirements: str
     place: str
 
+    @property
+    def group(self) -> str:
+        """What stands before the dot: its module."""
+        return self.id.partition(".")[0]
+
 
 def mutant(what: str, *, kills: tuple[str, ...] | str, requirements: str) -> Callable[[Apply], Apply]:
     """Make a function a mutant; its name, with `-` for `_`, is the mutant's."""
+
+    names = (kills,) if isinstance(kills, str) else kills
+    if not isinstance(names, (tuple, list)) or not names or not all(isinstance(one, str) for one in names):
+        raise TypeError(f"kills = {kills!r} is not allowed; allowed: ids of features")
+    if not isinstance(requirements, str):
+        raise TypeError(f"requirements = {requirements!r} is not allowed; allowed: module:Class, a text")
 
     def declare(apply: Apply) -> Apply:
         group = apply.__module__.rpartition(".")[2]
         found = Mutant(
             f"{group}.{apply.__name__.replace('_', '-')}",
             what,
-            (kills,) if isinstance(kills, str) else tuple(kills),
+            tuple(names),
             requirements,
             f"{apply.__module__}:{apply.__name__}",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,23 +93,30 @@ def scenarios(folder: Path, package: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def try_mutant(one: Mutant, subject: Subject, features: Mapping[str, Feature], where: Scenarios) -> Result:
-    """Try it on the features that it names, and on the control. subject: its pool, without the wrong change."""
+def try_mutant(
+    one: Mutant,
+    subject: Subject,
+    features: Mapping[str, Feature],
+    where: Scenarios,
+    stop: threading.Event | None = None,
+) -> Result:
+    """Try it on the features that it names, and on the control. subject: its pool, without the wrong change; stop: see
+    `run_feature`."""
     untested = {name: why for name in one.kills if (why := subject.lacks(features[name].needs))}
-    verdicts = {name: _run(one, features[name], where) for name in one.kills if name not in untested}
+    verdicts = {name: _run(one, features[name], where, stop) for name in one.kills if name not in untested}
     killed = {name: verdict for name, verdict in verdicts.items() if verdict.status != "PASS"}
     survived = tuple(name for name in verdicts if name not in killed)
     # What ended the interpreter, or kept the scenario from being tried, was not a promise that is not kept.
     odd = [verdict for verdict in verdicts.values() if verdict.status not in ("PASS", "FAIL", "HANG")]
     broken = f"{odd[0].status}: {odd[0].text}" if odd else ""
     if not broken and CONTROL not in one.kills and killed:
-        control = _run(one, features[CONTROL], where)
+        control = _run(one, features[CONTROL], where, stop)
         broken = "" if control.status == "PASS" else f"{control.status}: {control.text}"
     return Result(one, killed, survived, untested, broken)
 
 
-def _run(one: Mutant, feature: Feature, where: Scenarios) -> Verdict:
-    return run_feature(feature, *where[feature.id], one.requirements, one.place)
+def _run(one: Mutant, feature: Feature, where: Scenarios, stop: threading.Event | None) -> Verdict:
+    return run_feature(feature, *where[feature.id], one.requirements, one.place, stop)
 
 
 def try_all(
@@ -120,20 +128,21 @@ def try_all(
 ) -> list[Result]:
     """Try all of them, so many at the same time. tell: called with each result as it comes, in the order given.
 
-    Raises BadRequirements where a pool cannot be had.
+    Raises BadRequirements where a pool cannot be had. What it is interrupted by ends all that is running first.
     """
     mutants = list(mutants)
     needs = needs_of(features.values())
     pools = {spec: ask(spec, needs) for spec in sorted({one.requirements for one in mutants})}
     results = []
-    threads = ThreadPoolExecutor(at_once)
+    threads, stop = ThreadPoolExecutor(at_once), threading.Event()
     try:
         for result in threads.map(
-            lambda one: try_mutant(one, pools[one.requirements], features, where), mutants
+            lambda one: try_mutant(one, pools[one.requirements], features, where, stop), mutants
         ):
             tell(result)
             results.append(result)
     finally:
+        stop.set()
         threads.shutdown(cancel_futures=True)
     return results
 

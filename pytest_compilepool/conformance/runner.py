@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,6 +34,7 @@ is touched for it."""
 SPARE = 5.0
 """Seconds beyond its limit after which an interpreter is ended from outside: by then it has told where it stood."""
 
+_LOOK = 0.2  # seconds after which it is asked again whether anybody still wants to know
 _TAIL = 4000
 # Settings of whoever runs the suite would be settings of the pool that is tried.
 _NOT_HANDED_ON = (
@@ -58,11 +61,23 @@ class Order:
     normally: bool = False
 
 
-def run_feature(feature: Feature, module: str, function: str, requirements: str, mutant: str = "") -> Verdict:
-    """Try it. Returns what came of it; nothing of the interpreter is left, neither process nor file."""
+def run_feature(
+    feature: Feature,
+    module: str,
+    function: str,
+    requirements: str,
+    mutant: str = "",
+    stop: threading.Event | None = None,
+) -> Verdict:
+    """Try it. Returns what came of it; nothing of the interpreter is left, neither process nor file.
+
+    stop: set where nobody wants to know any more; the interpreter is ended then, and the verdict means nothing.
+    """
+    if stop is not None and stop.is_set():
+        return Verdict(feature.id, "SKIP", "nobody wants to know any more")
     with tempfile.TemporaryDirectory(prefix="compilepool-", ignore_cleanup_errors=True) as name:
         order = Order(feature.id, module, function, requirements, import_path(), feature.limit, mutant)
-        return _run(order, Path(name))
+        return _run(order, Path(name), stop)
 
 
 def import_path() -> list[str]:
@@ -87,7 +102,7 @@ def environment(folder: Path, outer: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **caches}
 
 
-def _run(order: Order, folder: Path) -> Verdict:
+def _run(order: Order, folder: Path, stop: threading.Event | None) -> Verdict:
     write_order(order, folder)
     tag = f"{os.getpid()}-{os.urandom(16).hex()}"
     began = time.monotonic()
@@ -102,14 +117,32 @@ def _run(order: Order, folder: Path) -> Verdict:
             start_new_session=True,
         )
         try:
-            code = child.wait(order.limit + SPARE)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = wait_or_stop(child, order.limit + SPARE, stop)
         finally:
-            end_all(child, tag)
+            end_it(child, tag)
     verdict = _verdict(order, folder, code)
     verdict.seconds = round(time.monotonic() - began, 2)
     return verdict
+
+
+def wait_or_stop(
+    child: subprocess.Popen[bytes], seconds: float, stop: threading.Event | None = None
+) -> int | None:
+    """The exit status; None where it has not ended in that time, or nobody wants to know any more."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not (stop is not None and stop.is_set()):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(min(left, _LOOK))
+    return child.poll()
+
+
+def end_it(child: subprocess.Popen[bytes], tag: str) -> None:
+    """End an interpreter and all that it has left, also where a Ctrl-C comes just then."""
+    try:
+        end_all(child, tag)
+    except KeyboardInterrupt:
+        end_all(child, tag)
+        raise
 
 
 def _verdict(order: Order, folder: Path, code: int | None) -> Verdict:

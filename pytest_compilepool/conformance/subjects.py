@@ -15,7 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_compilepool.conformance.runner import environment, import_path
+from pytest_compilepool import proctree
+from pytest_compilepool.conformance.runner import (
+    ANSWER,
+    LOG,
+    ORDER,
+    end_it,
+    environment,
+    import_path,
+    wait_or_stop,
+)
 from pytest_compilepool.fresh.ending import die_with
 
 DEFAULT = "pytest_compilepool.suites.requirements:TorchPool"
@@ -71,29 +80,41 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
 
     needs: properties that the class must have.
     """
-    with tempfile.TemporaryDirectory(prefix="compilepool-") as folder:
+    with tempfile.TemporaryDirectory(prefix="compilepool-", ignore_cleanup_errors=True) as folder:
         order = {"path": import_path(), "spec": spec, "needs": sorted(set(needs))}
-        (Path(folder) / "order.json").write_text(json.dumps(order), encoding="utf-8")
+        (Path(folder) / ORDER).write_text(json.dumps(order), encoding="utf-8")
+        status, said = _have_it_asked(Path(folder))
         try:
-            done = subprocess.run(
-                [sys.executable, "-c", _PROBE, folder, str(os.getpid())],
-                capture_output=True,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                env=environment(Path(folder), os.environ),
-                timeout=_PROBE_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise BadRequirements(f"{spec!r} gave no answer within {_PROBE_SECONDS:g} s") from None
-        try:
-            told = json.loads((Path(folder) / "answer.json").read_text(encoding="utf-8"))
+            told = json.loads((Path(folder) / ANSWER).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise BadRequirements(f"{spec!r} could not be asked: status {done.returncode}: {last}") from None
+            if status is None:
+                raise BadRequirements(f"{spec!r} gave no answer within {_PROBE_SECONDS:g} s") from None
+            raise BadRequirements(f"{spec!r} could not be asked: status {status}: {said}") from None
     if "error" in told:
         raise BadRequirements(told["error"])
     return Subject(spec, **told)
+
+
+def _have_it_asked(folder: Path) -> tuple[int | None, str]:
+    """Run the probe in that folder and end whatever it leaves. Returns its status, None if that was late, and its last
+    line."""
+    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+    with open(folder / LOG, "wb") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-c", _PROBE, str(folder), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**environment(folder, os.environ), proctree.TAG: tag},
+            cwd=folder,
+            start_new_session=True,
+        )
+        try:
+            status = wait_or_stop(child, _PROBE_SECONDS)
+        finally:
+            end_it(child, tag)
+    lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return status, (lines or ["it said nothing"])[-1]
 
 
 def probe(folder: str, parent: int, order: dict[str, Any]) -> None:
@@ -103,7 +124,11 @@ def probe(folder: str, parent: int, order: dict[str, Any]) -> None:
         told = _look(order["spec"], order["needs"])
     except BadRequirements as error:
         told = {"error": str(error)}
-    (Path(folder) / "answer.json").write_text(json.dumps(told), encoding="utf-8")
+    part = Path(folder, f"{ANSWER}.part")
+    part.write_text(json.dumps(told), encoding="utf-8")
+    part.replace(Path(folder, ANSWER))
+    # What the class has started, a thread or a process, is not waited for.
+    os._exit(0)
 
 
 def _look(spec: str, needs: list[str]) -> dict[str, Any]:
@@ -121,11 +146,17 @@ def _look(spec: str, needs: list[str]) -> dict[str, Any]:
     try:
         subject = kind()
         holds = {need: bool(getattr(subject, need)) for need in needs}
-        name, versions = str(subject.name), {key: str(value) for key, value in subject.versions.items()}
+        name = _plain(subject.name)
+        versions = {_plain(key): _plain(value) for key, value in subject.versions.items()}
     except (Exception, SystemExit) as error:
         raise BadRequirements(f"{spec!r} cannot be asked: {type(error).__name__}: {error}") from None
     reasons = {need: _reason(kind, need) for need in needs}
     return {"name": name, "versions": versions, "holds": holds, "reasons": reasons}
+
+
+def _plain(value: Any) -> str:
+    """As one line that does nothing to a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))
 
 
 def _reason(kind: Any, need: str) -> str:

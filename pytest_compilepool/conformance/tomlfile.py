@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ class Table:
 def tables(file: Path, name: str) -> list[Table]:
     """The `[[name]]` tables of a file, in their order. Raises BadFile where it cannot be read or holds anything else."""
     try:
+        if stat.S_ISFIFO(file.stat().st_mode):
+            raise OSError("it is a pipe, and every process of a run reads it anew; allowed: a file")
         source = file.read_text(encoding="utf-8")
         content = tomllib.loads(source)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -73,8 +76,31 @@ def tables(file: Path, name: str) -> list[Table]:
     for key, value in content.items():
         if key != name or not isinstance(value, list):
             raise BadFile(f"{file}: has {key!r}; allowed: tables [[{name}]]")
-    header = re.compile(rf"^[ \t]*\[\[\s*{re.escape(name)}\s*\]\]", re.MULTILINE)
-    lines = [source.count("\n", 0, found.start()) + 1 for found in header.finditer(source)]
+    entries, lines = content.get(name, []), _headers(source, name)
+    if len(lines) != len(entries):
+        raise BadFile(
+            f"{file}: {name!r} is there {len(entries)} times, and the line [[{name}]] {len(lines)} times; allowed: each "
+            "under such a line of its own"
+        )
+    return [Table(values, f"{file}:{line}") for values, line in zip(entries, lines, strict=True)]
+
+
+def _headers(source: str, name: str) -> list[int]:
+    """The lines, counted from 1, at which a table of that name begins."""
+    header = re.compile(rf"^[ \t]*\[\[[ \t]*{re.escape(name)}[ \t]*\]\]", re.MULTILINE)
     return [
-        Table(values, f"{file}:{line}") for values, line in zip(content.get(name, []), lines, strict=False)
+        source.count("\n", 0, found.start()) + 1
+        for found in header.finditer(source)
+        if not _within_a_text(source[: found.start()])
     ]
+
+
+def _within_a_text(before: str) -> bool:
+    """Whether what stands before a line ends inside of a text of several lines, where a header is only words."""
+    if not re.search(r"\"{3}|'{3}", before):
+        return False
+    try:
+        tomllib.loads(before)
+    except tomllib.TOMLDecodeError:
+        return True
+    return False

@@ -81,9 +81,13 @@ class Verdicts:
         if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
             raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written")
 
-    def write_cell(self, file: Path) -> None:
-        """One line for the run, then one for each verdict, by feature. Raises UsageError if that cannot be written."""
-        head = {"schema": SCHEMA, "mode": self.mode, "run": dict(sorted(self.run_info.items()))}
+    def write_cell(self, file: Path, complete: bool) -> None:
+        """One line for the run, then one for each verdict, by feature. Raises UsageError if that cannot be written.
+
+        complete: whether the run came to its end.
+        """
+        run = dict(sorted(self.run_info.items()))
+        head = {"schema": SCHEMA, "mode": self.mode, "complete": complete, "run": run}
         rows = [verdict.to_text() for _, verdict in sorted(self.verdicts.items())]
         try:
             file.write_text("\n".join([json.dumps(head, sort_keys=True), *rows]) + "\n", encoding="utf-8")

@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texts of small suites."""
+"""Texts of small suites, and the command for the bundled one."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 FEATURE = """
 [[feature]]
@@ -29,3 +34,19 @@ def test_add(bench):
     bench.ready()
     bench.second_job()
 """
+
+
+def compilepool(*arguments: str, folder: Path, timeout: float = 170, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_compilepool.cli", *arguments],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return done.returncode, done.stdout

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 import pytest
 from small_suites import EXPECT, FEATURE, SCENARIO
 
+from pytest_compilepool.conformance import subjects
 from pytest_compilepool.conformance.expectations import read_expectations, stale_entries
 
 USAGE = 4
+TESTS = Path(__file__).parents[1]
+REFERENCE = "reference_pool.requirements:ReferenceRequirements"
 
 
 def refused(result: pytest.RunResult, *texts: str) -> None:
@@ -172,3 +179,89 @@ def test_a_cell_that_cannot_be_written(own_suite):
     result = own_suite("--compilepool-cell=/nowhere/at/all")
     refused(result, "--compilepool-cell: '/nowhere/at/all' cannot be written")
     assert "passed" not in str(result.stdout)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "expect = [1, 2]\n",
+        'expect = [{feature = "jobs.add", status = ["FAIL"], bug = "https://example.org/1"}]\n',
+        EXPECT.replace("[[expect]]", '[["expect"]]'),
+    ],
+)
+def test_entries_that_are_written_otherwise_are_not_passed_over(own_suite, text):
+    refused(own_suite(expectations=text), "expected.toml: 'expect' is there", "under such a line of its own")
+
+
+def test_a_header_within_a_text_is_no_entry(own_suite):
+    text = EXPECT + 'note = """\n[[expect]]\n"""\n' + EXPECT.replace("FAIL", "BROKEN")
+    refused(own_suite(expectations=text), "expected.toml:11: status = ['BROKEN']")
+
+
+def test_expectations_in_a_pipe(own_suite, pytester):
+    os.mkfifo(pytester.path / "pipe")
+    refused(own_suite("--compilepool-expectations=pipe"), "pipe: cannot be read: it is a pipe")
+
+
+def test_a_pool_that_cannot_be_made_is_not_one_without_the_fault(own_suite):
+    scenarios = """
+        from pytest_compilepool.conformance.feature import feature
+        from pytest_compilepool.suites.requirements import Requirements
+
+        class Broken(Requirements):
+            name = "broken"
+            def make(self, processes, idle_seconds):
+                raise ValueError("out of pools")
+
+        @feature("jobs.add")
+        def test_add(bench):
+            bench.inject(start=77)
+            bench.start(2)
+        """
+    result = own_suite(scenarios=scenarios, requirements="test_inner:Broken")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*ValueError: out of pools*"])
+
+
+ASKED = """
+    import sys, {modules}
+    from pytest_compilepool.conformance.feature import feature
+    from pytest_compilepool.suites.requirements import Requirements
+    from reference_pool.requirements import ReferenceRequirements
+
+    if "pytest" not in sys.modules:  # not in the session that collects it
+        {statement}
+
+    class Odd(ReferenceRequirements):
+        name = "odd\\n\\x1b[31mpool"
+
+    @feature("jobs.add")
+    def test_add(bench):
+        bench.ready()
+    """
+
+
+@pytest.mark.parametrize(
+    ("modules", "statement"),
+    [
+        ("os", r"os.write(1, b'\xff\xfe')"),
+        ("subprocess", "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"),
+        ("threading", "threading.Thread(target=threading.Event().wait, args=(60,)).start()"),
+    ],
+    ids=["no-text", "process", "thread"],
+)
+def test_a_class_that_does_odd_things_is_asked_within_a_bound(own_suite, modules, statement):
+    began = time.monotonic()
+    result = own_suite(
+        scenarios=ASKED.format(modules=modules, statement=statement), requirements="test_inner:Odd"
+    )
+    assert result.ret == 0, str(result.stdout)
+    assert time.monotonic() - began < 40
+    result.stdout.fnmatch_lines(["odd  ?31mpool: *"])
+
+
+def test_a_file_that_lies_here_is_not_imported_by_whoever_asks(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(TESTS))
+    assert subjects.ask(REFERENCE, ["linux"]).spec == REFERENCE

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from small_suites import compilepool
 
 from pytest_compilepool.conformance import subjects
+from pytest_compilepool.conformance.definition import EXPECTATIONS, MANIFEST
 from pytest_compilepool.conformance.expectations import read_expectations, stale_entries
 from pytest_compilepool.conformance.manifest import read_manifest
 from pytest_compilepool.conformance.mutation import read_mutants, scenarios, try_all, without_mutant
-from pytest_compilepool.suite import EXPECTATIONS, MANIFEST, PACKAGE, bundled
+from pytest_compilepool.suite import PACKAGE, bundled
 
 TESTS = Path(__file__).parents[1]
 FEATURES = read_manifest(bundled() / MANIFEST)
@@ -44,22 +43,6 @@ def test_scenarios_do_not_sleep():
     """They wait for events, looking every now and then, or watch for a named time that nothing happens."""
     for file in bundled().glob("test_*.py"):
         assert not re.search(r"\bsleep\((?!0\.\d+\)|_WATCHED\))", file.read_text()), file
-
-
-def compilepool(*arguments: str, folder: Path, timeout: float = 170, **environment: str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest_compilepool.cli", *arguments],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-        | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    return done.returncode, done.stdout
 
 
 def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):

@@ -21,15 +21,17 @@ REFERENCE = "reference_pool.requirements:ReferenceRequirements"
 
 def start(folder, module, *arguments):
     """A run of a suite whose temporary folders are in `folder`. module: for `python -m`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder,
-        env={name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
-        | {"TMPDIR": str(folder), "PYTHONPATH": str(TESTS)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        stdin=subprocess.DEVNULL,
-    )
+    with open(folder / "said", "wb") as said:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=folder,
+            env={name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
+            | {"TMPDIR": str(folder), "PYTHONPATH": str(TESTS)},
+            stdout=said,
+            stderr=said,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def below(process):
@@ -63,27 +65,67 @@ MUTANTS = (
 
 
 @pytest.mark.parametrize(
-    ("name", "command"),
+    ("name", "command", "status"),
     [
-        ("SIGTERM", (*RUN, "-n0")),
-        ("SIGTERM", (*RUN, "-n2")),
-        ("SIGTERM", MUTANTS),
-        ("SIGINT", (*RUN, "-n2")),
+        ("SIGTERM", (*RUN, "-n0"), 2),
+        ("SIGTERM", (*RUN, "-n2"), 2),
+        ("SIGHUP", (*RUN, "-n2"), 2),
+        ("SIGINT", (*RUN, "-n2"), 2),
+        ("SIGTERM", MUTANTS, 130),
+        ("SIGINT", MUTANTS, 130),
     ],
-    ids=["terminated", "terminated-xdist", "terminated-mutants", "interrupted-xdist"],
+    ids=[
+        "terminated-alone",
+        "terminated",
+        "hung-up",
+        "interrupted",
+        "mutants-terminated",
+        "mutants-interrupted",
+    ],
 )
-def test_a_run_that_is_ended_from_outside_leaves_nothing(tmp_path, name, command):
+@pytest.mark.parametrize("whole_group", [False, True], ids=["", "group"])
+def test_a_run_that_is_ended_from_outside_leaves_nothing(tmp_path, name, command, status, whole_group):
     process = start(tmp_path, *command)
     try:
         keys = wait_for_features(process, tmp_path)
-        process.send_signal(signal.Signals[name])
-        assert process.wait(30) in (2, 130)
+        for _ in range(3):  # as one does who finds that the first took too long
+            (os.killpg if whole_group else os.kill)(process.pid, signal.Signals[name])
+        assert process.wait(25) == status
     finally:
         process.kill()
         process.wait()
     assert proctree.wait_gone(keys, 3) == []
-    # xdist has pytest's own folder made, whatever it runs.
-    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith("pytest-of-")] == []
+    assert left(tmp_path) == []
+    assert "Traceback" not in (tmp_path / "said").read_text()
+
+
+def left(folder):
+    """What a run has left there, besides its words; xdist has pytest's own folder made, whatever it runs."""
+    return [path.name for path in folder.iterdir() if not path.name.startswith(("pytest-of-", "said"))]
+
+
+def test_mutants_that_are_interrupted_do_not_wait_for_their_features(tmp_path):
+    process = start(tmp_path, *MUTANTS)
+    wait_for_features(process, tmp_path)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(25) == 130
+    assert time.monotonic() - began < 8
+
+
+@pytest.mark.parametrize("arguments", [(), ("--list",)])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_run_that_is_ended_while_the_pool_is_asked(tmp_path, name, arguments):
+    process = start(tmp_path, *RUN, *arguments)
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob("compilepool-*/log.txt")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.Signals[name])
+    assert process.wait(25) == 2
+    assert left(tmp_path) == []
+    assert (tmp_path / "said").read_text() == "compilepool run: interrupted\n"
 
 
 LASTS = """

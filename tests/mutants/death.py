@@ -220,9 +220,7 @@ def dead_sidecar_is_forgotten(side: str) -> None:
                 real(self)
 
         ReferencePool._check = check
-        ReferencePool.running = property(
-            lambda self: self.dead is None or isinstance(self.dead, SidecarDied)
-        )
+        ReferencePool.running = property(lambda self: self.dead is None or isinstance(self.dead, SidecarDied))
 
 
 @mutant(

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `compilepool run` was asked for, checked before anything is started: each worker of xdist would say it anew."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+
+from pytest_compilepool.cli.refusal import Refused, words
+from pytest_compilepool.conformance.definition import (
+    Definition,
+    check_groups,
+    check_versions,
+    read_definition,
+)
+from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
+from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Subject, ask
+from pytest_compilepool.conformance.tomlfile import BadFile
+from pytest_compilepool.suite import bundled
+
+
+@dataclass(frozen=True)
+class Asked:
+    """definition: of the bundled suite; mode, groups: which features; at_once: how many at the same time; subject: the
+    pool, None where there is none to list promises of; why: then, why."""
+
+    definition: Definition
+    mode: str
+    groups: tuple[str, ...]
+    at_once: int | str
+    subject: Subject | None
+    why: str
+
+    @property
+    def features(self) -> list[Feature]:
+        """Those of the mode and the groups."""
+        within = MODES[: MODES.index(self.mode) + 1]
+        every = self.definition.features.values()
+        return [one for one in every if one.mode in within and one.group in self.groups]
+
+
+def read(arguments: argparse.Namespace) -> Asked:
+    """Check all of it, and ask the pool. Raises Refused."""
+    try:
+        folder = os.getcwd()
+    except FileNotFoundError:
+        raise Refused("the working directory does not exist any more") from None
+    mode = "standard" if arguments.mode is None else arguments.mode
+    if mode not in MODES:
+        raise Refused(f"--mode: {mode!r} is not allowed; allowed: {', '.join(MODES)}")
+    at_once = _at_once(arguments.n)
+    try:
+        definition = read_definition(bundled(), arguments.requirements or DEFAULT, arguments.expectations)
+        every = {one.group for one in definition.features.values()}
+        groups = tuple(sorted(every)) if arguments.group is None else words(arguments.group, "--group")
+        check_groups(groups, every, "--group")
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    subject, why = None, ""
+    try:
+        subject = _subject(arguments.requirements, definition, folder)
+    except BadRequirements as error:
+        # The promises are the same where there is no torch.
+        if arguments.requirements is not None or not arguments.list:
+            origin = "" if arguments.requirements is None else "--requirements: "
+            raise Refused(f"{origin}{error}") from None
+        why = str(error)
+    except BadFile as error:
+        raise Refused(str(error)) from None
+    return Asked(definition, mode, groups, at_once, subject, why)
+
+
+def _subject(spec: str | None, definition: Definition, folder: str) -> Subject:
+    """The pool that is tried. Raises BadRequirements and BadFile."""
+    if spec is not None:
+        # As `python -m` does it: who names a class of a file that lies here means that file.
+        sys.path.append(folder)
+    subject = ask(DEFAULT if spec is None else spec, needs_of(definition.features.values()))
+    check_versions(definition.expectations, subject)
+    return subject
+
+
+def _at_once(asked: str | None) -> int | str:
+    """How many features at the same time. Raises Refused where that cannot be had."""
+    has_xdist = importlib.util.find_spec("xdist") is not None
+    if asked is None:
+        # Most of a feature's time is waiting: for the sidecar's imports, and for a bound where a pool hangs.
+        return min(8, 2 * (os.cpu_count() or 1)) if has_xdist else 0
+    if asked != "auto" and not (asked.isascii() and asked.isdecimal()):
+        raise Refused(f"-n: {asked!r} is not allowed; allowed: a whole number, or auto")
+    at_once = asked if asked == "auto" else int(asked)
+    if at_once and not has_xdist:
+        raise Refused(f"-n {asked} needs pytest-xdist, which is not installed")
+    return at_once
