@@ -117,6 +117,8 @@ class CompilePool(PoolCore):
                 PoolTimeout,
                 f"quiesce: {len(leaving)} workers had {timeout:g} s to go",
             )
+            # A sidecar that is dying has no children any more: nobody to be seen is not yet quiesced.
+            self._raise_if_dead(pool)
             note(f"{len(leaving)} workers gone; the call itself took {called * 1e3:.1f} ms")
 
     def wakeup(self, timeout: float = 10.0) -> None:

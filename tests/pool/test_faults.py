@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import psutil
 import pytest
 
 from pytest_compilepool import proctree
+from pytest_compilepool.pool import state
 from pytest_compilepool.pool.closing import close_pool
 from pytest_compilepool.pool.errors import SidecarDied
 from pytest_compilepool.pool.facade import CompilePool
@@ -125,6 +127,29 @@ def test_a_death_that_nobody_was_told_of_is_handed_out():
         untold = manager.release(pool)
         assert isinstance(untold, SidecarDied)
         assert manager.acquire(Request(2)).submit(jobs.add, 1, 1).result(30) == 2
+    finally:
+        manager.close_all()
+
+
+@pytest.mark.usefixtures("needs_quiesce")
+def test_a_sidecar_that_dies_while_it_is_parked_has_not_quiesced(monkeypatch):
+    manager = PoolManager()
+    try:
+        pool = manager.acquire(Request(2))
+        sidecar, look, ask = pool.sidecar, state.find_workers, pool.torch_pool.quiesce
+        asked = threading.Event()
+
+        def kill_then_look(*given):
+            if asked.is_set():  # the workers have gone: this look is the one that ends the wait
+                os.kill(sidecar.pid, signal.SIGKILL)
+                proctree.wait_gone([sidecar], WITHIN)
+            return look(*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pool.torch_pool, "quiesce", lambda: (ask(), asked.set()))
+            patched.setattr(state, "find_workers", kill_then_look)
+            untold = manager.release(pool)
+        assert isinstance(untold, SidecarDied)
     finally:
         manager.close_all()
 
