@@ -104,11 +104,25 @@ def environment(folder: Path, outer: Mapping[str, str]) -> dict[str, str]:
 
 def _run(order: Order, folder: Path, stop: threading.Event | None) -> Verdict:
     write_order(order, folder)
-    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
     began = time.monotonic()
+    code = run_interpreter(BOOT, folder, order.limit + SPARE, stop)
+    verdict = _verdict(order, folder, code)
+    verdict.seconds = round(time.monotonic() - began, 2)
+    return verdict
+
+
+def run_interpreter(
+    boot: str, folder: Path, seconds: float, stop: threading.Event | None = None
+) -> int | None:
+    """Run a fresh interpreter in a folder of its own, and end whatever is left of it then.
+
+    boot: its program, called with the folder and the pid of this process; what it says is in the folder's log. Returns
+    its status, None where it had not ended by itself in that time, or nobody wanted to know any more.
+    """
+    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
     with open(folder / LOG, "wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-c", BOOT, str(folder), str(os.getpid())],
+            [sys.executable, "-c", boot, str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -117,18 +131,12 @@ def _run(order: Order, folder: Path, stop: threading.Event | None) -> Verdict:
             start_new_session=True,
         )
         try:
-            code = wait_or_stop(child, order.limit + SPARE, stop)
+            return _wait(child, seconds, stop)
         finally:
-            end_it(child, tag)
-    verdict = _verdict(order, folder, code)
-    verdict.seconds = round(time.monotonic() - began, 2)
-    return verdict
+            _end(child, tag)
 
 
-def wait_or_stop(
-    child: subprocess.Popen[bytes], seconds: float, stop: threading.Event | None = None
-) -> int | None:
-    """The exit status; None where it has not ended in that time, or nobody wants to know any more."""
+def _wait(child: subprocess.Popen[bytes], seconds: float, stop: threading.Event | None) -> int | None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not (stop is not None and stop.is_set()):
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -136,8 +144,8 @@ def wait_or_stop(
     return child.poll()
 
 
-def end_it(child: subprocess.Popen[bytes], tag: str) -> None:
-    """End an interpreter and all that it has left, also where a Ctrl-C comes just then."""
+def _end(child: subprocess.Popen[bytes], tag: str) -> None:
+    """All of it, also where a Ctrl-C comes just then."""
     try:
         end_all(child, tag)
     except KeyboardInterrupt:

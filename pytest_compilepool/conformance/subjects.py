@@ -7,24 +7,13 @@ import importlib
 import inspect
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_compilepool import proctree
-from pytest_compilepool.conformance.runner import (
-    ANSWER,
-    LOG,
-    ORDER,
-    end_it,
-    environment,
-    import_path,
-    wait_or_stop,
-)
+from pytest_compilepool.conformance.runner import ANSWER, LOG, ORDER, import_path, run_interpreter
 from pytest_compilepool.fresh.ending import die_with
 
 DEFAULT = "pytest_compilepool.suites.requirements:TorchPool"
@@ -98,21 +87,7 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
 def _have_it_asked(folder: Path) -> tuple[int | None, str]:
     """Run the probe in that folder and end whatever it leaves. Returns its status, None if that was late, and its last
     line."""
-    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
-    with open(folder / LOG, "wb") as log:
-        child = subprocess.Popen(
-            [sys.executable, "-c", _PROBE, str(folder), str(os.getpid())],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={**environment(folder, os.environ), proctree.TAG: tag},
-            cwd=folder,
-            start_new_session=True,
-        )
-        try:
-            status = wait_or_stop(child, _PROBE_SECONDS)
-        finally:
-            end_it(child, tag)
+    status = run_interpreter(_PROBE, folder, _PROBE_SECONDS)
     lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return status, (lines or ["it said nothing"])[-1]
 
