@@ -13,13 +13,32 @@ SECONDS = 180.0
 """No test of ours takes that long; what does hangs, and is to say so rather than stop the run."""
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = _long_ones_early(items)
     # As a marker, since the ini key `timeout` is an error for a run without pytest-timeout.
     if not config.pluginmanager.hasplugin("timeout") or config.getoption("timeout") is not None:
         return
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(SECONDS))
+
+
+def _long_ones_early(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The same, in whatever order they came; those marked `slow` evenly among the first half of the others.
+
+    xdist hands out slices of the list: with several long ones in the last of them, one process would do those while
+    the other has nothing left to do.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow") is not None]
+    others = [item for item in items if item.get_closest_marker("slow") is None]
+    every = max(1, len(others) // (2 * len(slow) + 1)) if slow else 1
+    ordered: list[pytest.Item] = []
+    for number, item in enumerate(others):
+        if slow and number % every == 0:
+            ordered.append(slow.pop(0))
+        ordered.append(item)
+    return ordered + slow
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ def test_scenarios_do_not_sleep():
         assert not re.search(r"\bsleep\((?!0\.\d+\)|_WATCHED\))", file.read_text()), file
 
 
+@pytest.mark.slow
 def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
     status, output = compilepool(
         "run",
@@ -60,6 +61,7 @@ def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
     assert {row["outcome"] for row in rows} <= {"conforms", "not-tested"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
     status, output = compilepool("run", "--ci", "-n2", "--cell=cell.jsonl", folder=tmp_path, timeout=850)
@@ -73,6 +75,7 @@ def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
 GROUPS = sorted({one.id.partition(".")[0] for one in MUTANTS})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_mutants_are_noticed(group, request):
