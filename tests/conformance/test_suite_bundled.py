@@ -46,6 +46,7 @@ def test_scenarios_do_not_sleep():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
     status, output = compilepool(
         "run",
@@ -53,6 +54,7 @@ def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
         f"--requirements={REFERENCE}",
         "--cell=cell.jsonl",
         folder=tmp_path,
+        timeout=850,
         PYTHONPATH=str(TESTS),
     )
     assert status == 0, output
