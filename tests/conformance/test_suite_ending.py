@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,14 +15,28 @@ import pytest
 from small_suites import FEATURE
 
 from pytest_compilepool import proctree
+from pytest_compilepool.fresh.interrupt import ENDING
 
 TESTS = Path(__file__).parents[1]
 REFERENCE = "reference_pool.requirements:ReferenceRequirements"
 
 
+@contextlib.contextmanager
+def no_signal_ignored():
+    """What is started in the block ignores no signal, as behind a terminal; `command &` in a script ignores SIGINT."""
+    ignored = [name for name in ENDING if signal.getsignal(name) is signal.SIG_IGN]
+    for name in ignored:
+        signal.signal(name, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for name in ignored:
+            signal.signal(name, signal.SIG_IGN)
+
+
 def start(folder, module, *arguments):
     """A run of a suite whose temporary folders are in `folder`. module: for `python -m`."""
-    with open(folder / "said", "wb") as said:
+    with open(folder / "said", "wb") as said, no_signal_ignored():
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=folder,
