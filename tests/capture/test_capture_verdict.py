@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 
 import pytest
 
@@ -202,10 +203,15 @@ def test_the_look_changes_nothing(guard, capture, quiesced_pool, monkeypatch):
 
 
 def test_the_look_is_quick(guard, capture, ready_pool):
+    """It takes little more than the one thing that it cannot do without; 0.8 ms on an idle machine."""
+    reads = []
     for _ in range(20):
         capture()
-    # 0.8 ms on an idle machine; the quickest of many is what the look itself takes.
-    assert min(record.took for record in guard.captures) < 0.005
+        began = time.perf_counter()
+        proctree.table()
+        reads.append(time.perf_counter() - began)
+    # The quickest of many is what each takes where nobody is in the way.
+    assert min(record.took for record in guard.captures) < 5 * min(reads) + 0.001
 
 
 def test_one_process_table_is_read_for_all_pools(guard, capture, ready_pool, monkeypatch):
