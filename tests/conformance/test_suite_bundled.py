@@ -53,7 +53,7 @@ def test_scenarios_do_not_sleep():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
     status, output = compilepool(
         "run",
@@ -61,7 +61,7 @@ def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
         f"--requirements={REFERENCE}",
         "--cell=cell.jsonl",
         folder=tmp_path,
-        timeout=850,
+        timeout=1450,
         PYTHONPATH=str(TESTS),
     )
     assert status == 0, output
@@ -71,9 +71,9 @@ def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
-    status, output = compilepool("run", "--ci", "-n2", "--cell=cell.jsonl", folder=tmp_path, timeout=850)
+    status, output = compilepool("run", "--ci", "-n2", "--cell=cell.jsonl", folder=tmp_path, timeout=1450)
     assert status == 0, output
     rows = [json.loads(line) for line in (tmp_path / "cell.jsonl").read_text().splitlines()[1:]]
     assert sum(row["outcome"] == "conforms" for row in rows) >= 30
@@ -85,7 +85,7 @@ GROUPS = sorted({one.id.partition(".")[0] for one in MUTANTS})
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_mutants_are_noticed(group, request):
     """Several at the same time, which is what `compilepool mutants -n 3 --group GROUP` does: mostly they wait."""
