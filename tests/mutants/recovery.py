@@ -11,7 +11,15 @@ import time
 from typing import Any
 
 from mutants import REFERENCE
+from pytest_compilepool import proctree
 from pytest_compilepool.conformance.mutant import mutant
+
+
+def _has_ended(pool: Any) -> bool:
+    """Whether its sidecar has, seen as the scenario sees it: the thread that reads may be about to, and asks by way of
+    a lock for which `poll()` does not wait."""
+    row = proctree.lookup(pool.process.pid)
+    return row is None or row.dead
 
 
 @mutant(
@@ -101,8 +109,7 @@ def shutdown_of_a_dead_pool_raises(side: str) -> None:
         real = ReferencePool.shutdown
 
         def shutdown(self: Any) -> None:
-            # By the process: the thread that reads may not have seen the end yet.
-            dead = self.dead is not None or self.process.poll() is not None
+            dead = _has_ended(self)
             real(self)
             if dead:
                 raise subprocess.TimeoutExpired("sidecar", 300)
@@ -122,7 +129,7 @@ def shutdown_waits_for_the_dead(side: str) -> None:
         real = ReferencePool.shutdown
 
         def shutdown(self: Any) -> None:
-            if self.dead is not None:
+            if _has_ended(self):
                 time.sleep(100)
             real(self)
 
