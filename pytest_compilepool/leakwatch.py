@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,13 +40,21 @@ class Account:
 class LeakWatch:
     """Measures before and after each test that is to be looked at; see the option `--compilepool-leaks`."""
 
-    def __init__(self, config: pytest.Config, settings: Settings, manager: PoolManager) -> None:
+    def __init__(
+        self,
+        config: pytest.Config,
+        settings: Settings,
+        manager: PoolManager,
+        kept_pids: Callable[[], set[int]] = set,
+        kept_fds: Callable[[], set[int]] = set,
+    ) -> None:
+        """kept_pids, kept_fds: of what else this session keeps from one test to the next."""
         self._config = config
         self._settings = settings
         self.owned = Owned(
-            processes=manager.owned_pids,
+            processes=lambda: manager.owned_pids() | kept_pids(),
             threads=manager.owned_threads,
-            fds=manager.owned_fds,
+            fds=lambda: manager.owned_fds() | kept_fds(),
             pools=manager.owned_pools,
         )
         self.checkers = self._all_checkers()

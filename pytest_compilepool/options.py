@@ -11,6 +11,7 @@ import pytest
 
 START_METHODS = ("subprocess", "fork", "spawn")
 SUITE_MODES = ("smoke", "standard", "stress")
+INTERPRETERS = ("fork", "new")
 LEAK_MODES = ("auto", "off", "warn", "fail")
 MISSING_MODES = ("skip", "fail")
 
@@ -169,6 +170,14 @@ OPTIONS = (
         "Class that says which pool a conformance suite tries; without it torch's own",
     ),
     Option(
+        "interpreter",
+        "fork",
+        _one_of(*INTERPRETERS),
+        ", ".join(INTERPRETERS),
+        "Where the interpreter of each feature comes from: fork (of a process that has imported what the requirements "
+        "class says, torch for torch's pool, and has no threads) or new (it imports that itself: seconds)",
+    ),
+    Option(
         "expectations",
         None,
         str,
@@ -213,6 +222,7 @@ class Settings:
     block: bool
     write_counters: bool
     mode: str
+    interpreter: str
     group: tuple[str, ...] | None
     requirements: str | None
     expectations: str | None

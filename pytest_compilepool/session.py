@@ -102,16 +102,22 @@ class Session:
         if self._leaks is None:
             from pytest_compilepool.leakwatch import LeakWatch
 
-            self._leaks = LeakWatch(self.config, self.settings, self.manager)
+            self._leaks = LeakWatch(
+                self.config,
+                self.settings,
+                self.manager,
+                lambda: set() if self._suite is None else self._suite.forks.pids,
+                lambda: set() if self._suite is None else self._suite.forks.fds,
+            )
         return self._leaks
 
     @property
     def suite(self) -> Suite:
         """The conformance suites among the tests."""
         if self._suite is None:
-            from pytest_compilepool.suite import Suite, subject_told
+            from pytest_compilepool.suite import Suite, told_by_controller
 
-            self._suite = Suite(self.settings, subject_told(self.config))
+            self._suite = Suite(self.settings, *told_by_controller(self.config))
         return self._suite
 
     @property
@@ -259,6 +265,8 @@ class Session:
         if self._manager is not None:
             self._manager.close_all()
             self.summary.total.add_news(*self._manager.take_news())
+        if self._suite is not None:
+            self._suite.forks.close()
         if self._register is not None:
             self._register.stop()
         text = ""

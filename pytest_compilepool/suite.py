@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -21,6 +22,7 @@ from pytest_compilepool.conformance.definition import (
 )
 from pytest_compilepool.conformance.expectations import match, stale_entries
 from pytest_compilepool.conformance.feature import ATTRIBUTE
+from pytest_compilepool.conformance.forks import Address, ForkServer, ForkServers
 from pytest_compilepool.conformance.judging import judge
 from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
 from pytest_compilepool.conformance.runner import run_feature
@@ -34,14 +36,25 @@ _LAST = 0.8
 """Share of the others among which those that hang are spread: the last ones to begin are short."""
 
 
-SUBJECT = "compilepool_subject"
-"""Under which key of `workerinput` an xdist worker finds the pool that is tried, where its controller has asked it."""
+SUBJECT, FORKS = "compilepool_subject", "compilepool_forks"
+"""Under which keys of `workerinput` an xdist worker finds what its controller knows already: the pool that is tried, and
+where interpreters can be forked."""
 
 
-def subject_told(config: pytest.Config) -> subjects.Subject | None:
-    """What the controller has told this worker, or None."""
-    text = getattr(config, "workerinput", {}).get(SUBJECT)
-    return None if text is None else subjects.Subject(**json.loads(text))
+def told_to_workers(subject: subjects.Subject | None, forks: Address | None) -> dict[str, str]:
+    """For `workerinput`."""
+    known = {SUBJECT: subject, FORKS: forks}
+    return {key: json.dumps(dataclasses.asdict(value)) for key, value in known.items() if value is not None}
+
+
+def told_by_controller(config: pytest.Config) -> tuple[subjects.Subject | None, Address | None]:
+    """What the controller has told this worker."""
+    told = getattr(config, "workerinput", {})
+    subject, forks = (json.loads(told.get(key, "null")) for key in (SUBJECT, FORKS))
+    return (
+        None if subject is None else subjects.Subject(**subject),
+        None if forks is None else Address(tuple(forks["preload"]), forks["name"]),
+    )
 
 
 def feature_of(item: pytest.Item) -> str | None:
@@ -53,14 +66,21 @@ def feature_of(item: pytest.Item) -> str | None:
 class Suite:
     """The conformance suites of one session. Raises pytest.UsageError for what is wrong in their files or options."""
 
-    def __init__(self, settings: Settings, subject: subjects.Subject | None = None) -> None:
-        """subject: the pool that is tried, where somebody has asked it already."""
+    def __init__(
+        self,
+        settings: Settings,
+        subject: subjects.Subject | None = None,
+        forks: Address | None = None,
+    ) -> None:
+        """subject: the pool that is tried, where somebody has asked it already; forks: where there is a process to fork
+        interpreters from, or None."""
         self._settings = settings
         self._spec = settings.requirements or subjects.DEFAULT
         self._definitions: dict[Path, Definition] = {}
         # Another option may have named another pool since.
         self._subject = subject if subject is not None and subject.spec == self._spec else None
         self._versions_fit = False
+        self.forks = ForkServers(forks)
 
     def select(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
         """Validate the features among these items; returns those that are not to be tried in this mode and group."""
@@ -138,6 +158,9 @@ class Suite:
         )
         return known is not None and "HANG" in known.status
 
+    def _forks_for(self, preload: list[str]) -> ForkServer | None:
+        return self.forks.having(preload) if preload and self._settings.interpreter == "fork" else None
+
     def stale(self) -> list[str]:
         """A line for each expectation that no supported torch can meet."""
         return [line for found in self._definitions.values() for line in stale_entries(found.expectations)]
@@ -148,15 +171,18 @@ class Suite:
         subject = self.subject()
         why = subject.lacks(feature.needs)
         verdict = Verdict(feature.id, "SKIP", why)
+        forks = self._forks_for(subject.preload_for(feature.needs))
         if not why:
             # Under xdist this is a worker, which such a signal would end at once, its folders left.
             with as_by_ctrl_c():
-                verdict = run_feature(feature, *_scenario(item), self._spec)
+                verdict = run_feature(feature, *_scenario(item), self._spec, forks=forks)
         expected = match(
             self.definition(item.path.parent).expectations, feature.id, subject.versions.get("torch")
         )
         judge(verdict, expected)
         run = {"pool": subject.name, **subject.versions}
+        if forks is not None and forks.refusal:
+            run["interpreters not forked:"] = forks.refusal
         item.user_properties += [(PROPERTY, verdict.to_text()), (RUN, json.dumps(run))]
         # xdist's controller reads none of the files.
         item.user_properties.append((STALE, json.dumps(self.stale())))

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from pytest_compilepool.torch_compat import installed_version
+from pytest_compilepool.torch_compat.installed import POOL_MODULES
 
 
 class Requirements:
@@ -26,6 +27,9 @@ class Requirements:
     """The variable of the environment that says how many workers there are to be."""
     too_little_memory = 16 * 2**20
     """Bytes of address space with which the interpreter of the sidecar starts, and the sidecar does not."""
+    preload: tuple[str, ...] = ()
+    """Modules that take long to import and that every scenario needs. They are imported once, in a process without
+    threads, from which the interpreters are then forked; without any, each interpreter is a new one."""
 
     def __init__(self) -> None:
         self.last: Any = None
@@ -165,6 +169,7 @@ class TorchPool(Requirements):
     too_little_memory = 300 * 2**20
     start_method = "subprocess"
     count_variable = "TORCHINDUCTOR_COMPILE_THREADS"
+    preload = POOL_MODULES
 
     def __init__(self) -> None:
         super().__init__()

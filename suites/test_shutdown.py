@@ -17,7 +17,7 @@ from pytest_compilepool import proctree
 from pytest_compilepool.conformance import child
 from pytest_compilepool.conformance.bench import BOUND, READY, Bench, Unanswered, check
 from pytest_compilepool.conformance.feature import feature
-from pytest_compilepool.conformance.runner import Order
+from pytest_compilepool.conformance.order import Order
 from pytest_compilepool.conformance.subjects import load
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.workloads import jobs

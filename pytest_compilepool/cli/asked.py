@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
@@ -16,16 +17,20 @@ from pytest_compilepool.conformance.definition import (
     check_versions,
     read_definition,
 )
+from pytest_compilepool.conformance.forks import Address, Origin
 from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
 from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Subject, ask
 from pytest_compilepool.conformance.tomlfile import BadFile
+from pytest_compilepool.options import INTERPRETERS
 from pytest_compilepool.suite import bundled
+from pytest_compilepool.torch_compat.installed import POOL_MODULES
 
 
 @dataclass(frozen=True)
 class Asked:
     """definition: of the bundled suite; mode, groups: which features; at_once: how many at the same time; subject: the
-    pool, None where there is none to list promises of; why: then, why."""
+    pool, None where there is none to list promises of; why: then, why; forks: where interpreters can be forked, or None
+    where each process of the run finds that for itself."""
 
     definition: Definition
     mode: str
@@ -33,6 +38,7 @@ class Asked:
     at_once: int | str
     subject: Subject | None
     why: str
+    forks: Address | None = None
 
     @property
     def features(self) -> list[Feature]:
@@ -42,8 +48,8 @@ class Asked:
         return [one for one in every if one.mode in within and one.group in self.groups]
 
 
-def read(arguments: argparse.Namespace) -> Asked:
-    """Check all of it, and ask the pool. Raises Refused."""
+def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
+    """Check all of it, and ask the pool. stack: ends what is started here for the run. Raises Refused."""
     try:
         folder = os.getcwd()
     except FileNotFoundError:
@@ -51,7 +57,10 @@ def read(arguments: argparse.Namespace) -> Asked:
     mode = "standard" if arguments.mode is None else arguments.mode
     if mode not in MODES:
         raise Refused(f"--mode: {mode!r} is not allowed; allowed: {', '.join(MODES)}")
-    at_once = _at_once(arguments.n)
+    if arguments.interpreter is not None and arguments.interpreter not in INTERPRETERS:
+        allowed = ", ".join(INTERPRETERS)
+        raise Refused(f"--interpreter: {arguments.interpreter!r} is not allowed; allowed: {allowed}")
+    at_once = _at_once(arguments.n, mode)
     try:
         definition = read_definition(bundled(), arguments.requirements or DEFAULT, arguments.expectations)
         every = {one.group for one in definition.features.values()}
@@ -59,6 +68,10 @@ def read(arguments: argparse.Namespace) -> Asked:
         check_groups(groups, every, "--group")
     except ValueError as error:
         raise Refused(str(error)) from None
+    forks = None
+    if arguments.requirements is None and at_once and not arguments.list and arguments.interpreter != "new":
+        # It imports torch while the pool is asked, which takes as long.
+        forks = _origin(stack)
     subject, why = None, ""
     try:
         subject = _subject(arguments.requirements, definition, folder)
@@ -70,7 +83,19 @@ def read(arguments: argparse.Namespace) -> Asked:
         why = str(error)
     except BadFile as error:
         raise Refused(str(error)) from None
-    return Asked(definition, mode, groups, at_once, subject, why)
+    return Asked(definition, mode, groups, at_once, subject, why, forks)
+
+
+def _origin(stack: contextlib.ExitStack) -> Address | None:
+    """Of torch's pool. Where it cannot be had, each process of the run says why."""
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        origin = Origin(POOL_MODULES)
+    except OSError:
+        return None
+    stack.callback(origin.close)
+    return origin.address
 
 
 def _subject(spec: str | None, definition: Definition, folder: str) -> Subject:
@@ -83,12 +108,13 @@ def _subject(spec: str | None, definition: Definition, folder: str) -> Subject:
     return subject
 
 
-def _at_once(asked: str | None) -> int | str:
+def _at_once(asked: str | None, mode: str) -> int | str:
     """How many features at the same time. Raises Refused where that cannot be had."""
     has_xdist = importlib.util.find_spec("xdist") is not None
     if asked is None:
-        # Most of a feature's time is waiting: for the sidecar's imports, and for a bound where a pool hangs.
-        return min(8, 2 * (os.cpu_count() or 1)) if has_xdist else 0
+        cpus = os.cpu_count() or 1
+        # What hangs waits for its bound meanwhile. Of the first 30 seconds nothing is known to hang.
+        return min(8, cpus + 1 if mode == "smoke" else 2 * cpus) if has_xdist else 0
     if asked != "auto" and not (asked.isascii() and asked.isdecimal()):
         raise Refused(f"-n: {asked!r} is not allowed; allowed: a whole number, or auto")
     at_once = asked if asked == "auto" else int(asked)

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -16,10 +15,9 @@ import pytest
 from pytest_compilepool.cli.asked import Asked, read
 from pytest_compilepool.cli.listing import write
 from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
-from pytest_compilepool.conformance.subjects import Subject
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
 from pytest_compilepool.session import Session
-from pytest_compilepool.suite import SUBJECT, bundled
+from pytest_compilepool.suite import bundled, told_to_workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         metavar="N",
-        help="so many at the same time (twice as many as there are CPUs, at most 8, where pytest-xdist is installed; "
-        "0: one after the other)",
+        help="so many at the same time (twice as many as there are CPUs, one more in the mode smoke, at most 8, where "
+        "pytest-xdist is installed; 0: one after the other)",
     )
     parser.add_argument(
         "--list", action="store_true", help="print the features, and what is known of them here, and try none"
     )
     parser.add_argument("--requirements", metavar="module:Class", help="another pool than torch's own")
+    parser.add_argument(
+        "--interpreter",
+        metavar="HOW",
+        help="fork (the default: each feature's is forked from a process that has imported torch) or new",
+    )
     parser.add_argument("--expectations", metavar="FILE", help="known defects of that pool")
     parser.add_argument("--cell", metavar="FILE", help="write the verdicts there, one line of JSON each")
     parser.add_argument("--ci", action="store_true", help="fail if an expectation is stale")
@@ -50,9 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises Refused for bad arguments.
     """
     # Ended as by Ctrl-C, whichever signal it is: what was started is ended with it.
-    with as_by_ctrl_c():
+    with as_by_ctrl_c(), contextlib.ExitStack() as stack:
         try:
-            asked = read(arguments)
+            asked = read(arguments, stack)
             return write(asked) if arguments.list else _try(arguments, asked)
         except KeyboardInterrupt:
             print("compilepool run: interrupted", file=sys.stderr)
@@ -69,6 +72,7 @@ def _try(arguments: argparse.Namespace, asked: Asked) -> int:
         "mode": asked.mode,
         "group": arguments.group,
         "requirements": arguments.requirements,
+        "interpreter": arguments.interpreter,
         "expectations": arguments.expectations,
         "cell": arguments.cell,
     }
@@ -77,27 +81,26 @@ def _try(arguments: argparse.Namespace, asked: Asked) -> int:
     command += ["-n", str(asked.at_once), "--dist=load", "--maxschedchunk=1"] if asked.at_once else []
     # Bytecode of a read-only install cannot be written; elsewhere it must not be.
     sys.dont_write_bytecode = True
-    controller = _Controller(asked.subject)
+    controller = _Controller(told_to_workers(asked.subject, asked.forks))
     status = int(pytest.main([*command, *arguments.pytest], plugins=[controller]))
     # Arguments for pytest may have had it do something else.
     return status if status or controller.tried else int(pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
 class _Controller:
-    """A plugin of the controller, whose workers need not ask the pool again, each in an interpreter that imports torch.
+    """A plugin of the controller, whose workers need not find out again, each in an interpreter that imports torch.
 
-    tried: how many features were, known at the end.
+    tell: what they are told; tried: how many features were, known at the end.
     """
 
-    def __init__(self, subject: Subject | None) -> None:
-        self._subject = subject
+    def __init__(self, tell: dict[str, str]) -> None:
+        self._tell = tell
         self.tried = 0
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Tell a worker."""
-        if self._subject is not None:
-            node.workerinput[SUBJECT] = json.dumps(dataclasses.asdict(self._subject))
+        node.workerinput.update(self._tell)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """All verdicts have come in."""

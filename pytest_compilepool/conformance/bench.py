@@ -16,15 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_compilepool import proctree
-from pytest_compilepool.conformance.runner import (
-    ANSWER,
-    BOOT,
-    LOG,
-    Order,
-    environment,
-    import_path,
-    write_order,
-)
+from pytest_compilepool.conformance.interpreters import environment, import_path
+from pytest_compilepool.conformance.order import ANSWER, BOOT, LOG, Order, write_order
 from pytest_compilepool.records import ProcessKey
 
 BOUND = 10.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool.conformance.bench import Bench, Unanswered
-from pytest_compilepool.conformance.runner import ANSWER, ORDER, STACKS, Order
+from pytest_compilepool.conformance.order import ANSWER, ORDER, STACKS, Order
 from pytest_compilepool.conformance.subjects import load
 from pytest_compilepool.fresh.ending import die_with
 from pytest_compilepool.leaks.processes import adopt_orphans

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
+from pytest_compilepool.conformance.forks import ForkServers
 from pytest_compilepool.conformance.manifest import Feature, needs_of
 from pytest_compilepool.conformance.mutant import ATTRIBUTE, Mutant
 from pytest_compilepool.conformance.runner import run_feature
@@ -99,24 +100,27 @@ def try_mutant(
     features: Mapping[str, Feature],
     where: Scenarios,
     stop: threading.Event | None = None,
+    servers: ForkServers | None = None,
 ) -> Result:
     """Try it on the features that it names, and on the control. subject: its pool, without the wrong change; stop: see
-    `run_feature`."""
+    `run_feature`; servers: from which their interpreters are forked; without, each is a new one."""
     untested = {name: why for name in one.kills if (why := subject.lacks(features[name].needs))}
-    verdicts = {name: _run(one, features[name], where, stop) for name in one.kills if name not in untested}
+
+    def tried(name: str) -> Verdict:
+        preload = subject.preload_for(features[name].needs)
+        forks = servers.having(preload) if servers is not None and preload else None
+        return run_feature(features[name], *where[name], one.requirements, one.place, stop, forks)
+
+    verdicts = {name: tried(name) for name in one.kills if name not in untested}
     killed = {name: verdict for name, verdict in verdicts.items() if verdict.status != "PASS"}
     survived = tuple(name for name in verdicts if name not in killed)
     # What ended the interpreter, or kept the scenario from being tried, was not a promise that is not kept.
     odd = [verdict for verdict in verdicts.values() if verdict.status not in ("PASS", "FAIL", "HANG")]
     broken = f"{odd[0].status}: {odd[0].text}" if odd else ""
     if not broken and CONTROL not in one.kills and killed:
-        control = _run(one, features[CONTROL], where, stop)
+        control = tried(CONTROL)
         broken = "" if control.status == "PASS" else f"{control.status}: {control.text}"
     return Result(one, killed, survived, untested, broken)
-
-
-def _run(one: Mutant, feature: Feature, where: Scenarios, stop: threading.Event | None) -> Verdict:
-    return run_feature(feature, *where[feature.id], one.requirements, one.place, stop)
 
 
 def try_all(
@@ -135,15 +139,22 @@ def try_all(
     pools = {spec: ask(spec, needs) for spec in sorted({one.requirements for one in mutants})}
     results = []
     threads, stop = ThreadPoolExecutor(at_once), threading.Event()
+    # One at a time has it, and the thread that started it may not end before it does.
+    servers: dict[int, ForkServers] = {}
+
+    def try_one(one: Mutant) -> Result:
+        mine = servers.setdefault(threading.get_ident(), ForkServers())
+        return try_mutant(one, pools[one.requirements], features, where, stop, mine)
+
     try:
-        for result in threads.map(
-            lambda one: try_mutant(one, pools[one.requirements], features, where, stop), mutants
-        ):
+        for result in threads.map(try_one, mutants):
             tell(result)
             results.append(result)
     finally:
         stop.set()
         threads.shutdown(cancel_futures=True)
+        for each in servers.values():
+            each.close()
     return results
 
 

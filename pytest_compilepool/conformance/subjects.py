@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_compilepool.conformance.runner import ANSWER, LOG, ORDER, import_path, run_interpreter
+from pytest_compilepool.conformance.interpreters import import_path, run_interpreter
+from pytest_compilepool.conformance.order import ANSWER, LOG, ORDER
 from pytest_compilepool.fresh.ending import die_with
+from pytest_compilepool.torch_compat.installed import POOL_MODULES
 
 DEFAULT = "pytest_compilepool.suites.requirements:TorchPool"
 
@@ -33,17 +35,26 @@ class BadRequirements(ValueError):
 
 @dataclass(frozen=True)
 class Subject:
-    """The pool that is tried. holds: property -> whether it holds here; reasons: of each property, what it needs."""
+    """The pool that is tried. holds: property -> whether it holds here; reasons: of each property, what it needs;
+    preload: modules with which its interpreters begin."""
 
     spec: str
     name: str
     versions: dict[str, str]
     holds: dict[str, bool]
     reasons: dict[str, str]
+    preload: list[str]
 
     def lacks(self, needs: Iterable[str]) -> str:
         """Why a feature with these needs cannot be tried here, or an empty text."""
         return next((self.reasons[need] for need in needs if not self.holds[need]), "")
+
+    def preload_for(self, needs: Iterable[str]) -> list[str]:
+        """Modules with which the interpreter of a feature with these needs begins.
+
+        Whatever the pool is, the scenario itself uses torch's Inductor where it compiles kernels or looks at settings.
+        """
+        return self.preload or (list(POOL_MODULES) if {"kernels", "inductor_config"} & {*needs} else [])
 
 
 def load(spec: str) -> Any:
@@ -122,11 +133,25 @@ def _look(spec: str, needs: list[str]) -> dict[str, Any]:
         subject = kind()
         holds = {need: bool(getattr(subject, need)) for need in needs}
         name = _plain(subject.name)
+        preload = _modules(getattr(subject, "preload", ()))
         versions = {_plain(key): _plain(value) for key, value in subject.versions.items()}
     except (Exception, SystemExit) as error:
         raise BadRequirements(f"{spec!r} cannot be asked: {type(error).__name__}: {error}") from None
     reasons = {need: _reason(kind, need) for need in needs}
-    return {"name": name, "versions": versions, "holds": holds, "reasons": reasons}
+    return {
+        "name": name,
+        "versions": versions,
+        "holds": holds,
+        "reasons": reasons,
+        "preload": preload,
+    }
+
+
+def _modules(value: object) -> list[str]:
+    """What a class gives as `preload`. Raises TypeError."""
+    if isinstance(value, (tuple, list)) and all(isinstance(name, str) for name in value):
+        return list(value)
+    raise TypeError(f"preload = {value!r} is not allowed; allowed: a tuple of names of modules")
 
 
 def _plain(value: Any) -> str:

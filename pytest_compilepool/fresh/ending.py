@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Protocol
 
 from pytest_compilepool import proctree
 from pytest_compilepool.pool import closing
@@ -31,7 +32,19 @@ def die_with(parent: int) -> None:
         os._exit(1)  # it ended before the kernel was told
 
 
-def end_all(child: subprocess.Popen[bytes], tag: str) -> list[ProcessKey]:
+class Child(Protocol):
+    """What is needed of a Popen here."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its status, None while it runs."""
+
+    def wait(self, timeout: float) -> int:
+        """Its status. Raises subprocess.TimeoutExpired."""
+
+
+def end_all(child: Child, tag: str) -> list[ProcessKey]:
     """End an interpreter and whatever is left of it: the tree below it, and what has lost its parent but carries its mark.
 
     child: started as the leader of a session; tag: value of `proctree.TAG` in its environment. Returns what was left.

@@ -9,6 +9,9 @@ import os
 import re
 import sys
 
+POOL_MODULES = ("torch._inductor.async_compile",)
+"""What has a pool made: importing it imports all of Inductor that a program compiles with."""
+
 
 def torch_available() -> bool:
     """Whether a torch can be found; it may still fail to be imported."""

@@ -8,6 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from reference_pool.requirements import ReferenceRequirements
+
+
+class Forked(ReferenceRequirements):
+    """The reference pool, in interpreters that are forked."""
+
+    preload = ("colorsys",)
+
+
 FEATURE = """
 [[feature]]
 id = "jobs.add"

@@ -25,6 +25,7 @@ REFERENCE = "reference_pool.requirements:ReferenceRequirements"
             "run: --group: 'warm,,' is not allowed; allowed: names separated by commas",
         ),
         (("run", "--mode="), "run: --mode: '' is not allowed; allowed: smoke, standard, stress"),
+        (("run", "--interpreter=old"), "run: --interpreter: 'old' is not allowed; allowed: fork, new"),
         (("run", "-n", "²"), "run: -n: '²' is not allowed; allowed: a whole number, or auto"),
         (("run", "--expectations=nowhere.toml"), "run: nowhere.toml: cannot be read"),
         (

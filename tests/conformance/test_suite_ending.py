@@ -19,6 +19,7 @@ from pytest_compilepool.fresh.interrupt import ENDING
 
 TESTS = Path(__file__).parents[1]
 REFERENCE = "reference_pool.requirements:ReferenceRequirements"
+FORKED = "small_suites:Forked"
 
 
 @contextlib.contextmanager
@@ -41,7 +42,7 @@ def start(folder, module, *arguments):
             [sys.executable, "-m", module, *arguments],
             cwd=folder,
             env={name: text for name, text in os.environ.items() if not name.startswith("PYTEST_")}
-            | {"TMPDIR": str(folder), "PYTHONPATH": str(TESTS)},
+            | {"TMPDIR": str(folder), "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS / 'conformance'}"},
             stdout=said,
             stderr=said,
             stdin=subprocess.DEVNULL,
@@ -53,15 +54,18 @@ def below(process):
     return [row for row in proctree.descendants(process.pid) if not row.dead]
 
 
-def wait_for_features(process, folder):
-    """Until a pool of one of its features has workers. Returns what lives below the run."""
+def wait_for_features(process, folder, deep=3):
+    """Until a pool of one of its features has workers. Returns what lives below the run.
+
+    deep: how far below it: the scenario, its sidecar, and workers.
+    """
     deadline = time.monotonic() + 60
     while True:
         rows = below(process)
         depth = {process.pid: 0}
         for row in sorted(rows, key=lambda one: one.key.started):
             depth[row.pid] = depth.get(row.parent, 0) + 1
-        if max(depth.values()) >= 3 and list(folder.glob("compilepool-*/order.json")):
+        if max(depth.values()) >= deep and list(folder.glob("compilepool-*/order.json")):
             return [row.key for row in rows]
         assert process.poll() is None, "the run ended before it had tried anything"
         assert time.monotonic() < deadline, f"no feature was at work after 60 s: {rows}"
@@ -69,6 +73,8 @@ def wait_for_features(process, folder):
 
 
 RUN = ("pytest_compilepool.cli", "run", "--group=quiesce", f"--requirements={REFERENCE}")
+FORKS = ("pytest_compilepool.cli", "run", "--group=quiesce", f"--requirements={FORKED}")
+TORCH = ("pytest_compilepool.cli", "run", "--group=quiesce")
 MUTANTS = (
     "pytest_compilepool.cli",
     "mutants",
@@ -86,6 +92,8 @@ MUTANTS = (
         ("SIGTERM", (*RUN, "-n2"), 2),
         ("SIGHUP", (*RUN, "-n2"), 2),
         ("SIGINT", (*RUN, "-n2"), 2),
+        ("SIGTERM", (*FORKS, "-n0"), 2),
+        ("SIGINT", (*FORKS, "-n2"), 2),
         ("SIGTERM", MUTANTS, 130),
         ("SIGINT", MUTANTS, 130),
     ],
@@ -94,6 +102,8 @@ MUTANTS = (
         "terminated",
         "hung-up",
         "interrupted",
+        "forked-terminated-alone",
+        "forked-interrupted",
         "mutants-terminated",
         "mutants-interrupted",
     ],
@@ -155,12 +165,23 @@ def test_add(bench):
 """
 
 
-def test_interpreters_of_a_run_that_is_killed_end_with_it(tmp_path):
+@pytest.mark.parametrize(("requirements", "deep"), [(REFERENCE, 3), (FORKED, 5)])
+def test_interpreters_of_a_run_that_is_killed_end_with_it(tmp_path, requirements, deep):
     (tmp_path / "features.toml").write_text(FEATURE)
     (tmp_path / "test_jobs.py").write_text(LASTS)
-    requirements = f"--compilepool-requirements={REFERENCE}"
+    requirements = f"--compilepool-requirements={requirements}"
     process = start(tmp_path, "pytest", "-p", "compilepool", requirements, "-p", "no:cacheprovider")
-    keys = wait_for_features(process, tmp_path)
+    keys = wait_for_features(process, tmp_path, deep)
     process.kill()
     process.wait()
+    assert proctree.wait_gone(keys, 10) == []
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_a_run_whose_processes_share_one_origin_leaves_nothing(tmp_path, pool_here, name):
+    process = start(tmp_path, *TORCH, "-n2")
+    # Beside the run's own processes: where the interpreters come from, a server, a scenario, its sidecar and workers.
+    keys = wait_for_features(process, tmp_path, 5)
+    process.send_signal(signal.Signals[name])
+    process.wait(25)
     assert proctree.wait_gone(keys, 10) == []

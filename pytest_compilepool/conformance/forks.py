@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interpreters that are forked: each is as one that has just imported the modules named, without the seconds that takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_compilepool import proctree
+from pytest_compilepool.conformance.interpreters import end, environment, import_path, kept, wait
+from pytest_compilepool.conformance.order import LOG
+from pytest_compilepool.fresh.ending import end_all
+from pytest_compilepool.pool import closing
+
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
+    "from pytest_compilepool.conformance import forkserver; "
+    "forkserver.listen(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[4]))"
+)
+_READY = 120.0  # seconds until it must have imported what it is to
+_ANSWER = 10.0  # seconds for what it does at once
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a process listens that has imported these modules. name: of a socket in Linux's abstract namespace."""
+
+    preload: tuple[str, ...]
+    name: str
+
+
+class Origin:
+    """The process that has imported them, and from which all interpreters are forked. One of several processes may have
+    it: the others connect to its address."""
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        """Start it, and do not wait. Raises OSError."""
+        self.address = Address(tuple(preload), f"compilepool-{os.getpid()}-{os.urandom(16).hex()}")
+        self._tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+        with socket.socket(socket.AF_UNIX) as door:
+            door.bind(f"\0{self.address.name}")
+            door.listen(64)
+            command = [sys.executable, "-c", _BOOT, str(door.fileno()), str(os.getpid())]
+            command += [json.dumps(import_path()), json.dumps(list(preload))]
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # numpy's BLAS would have threads from the beginning; nobody here multiplies.
+                env={**kept(os.environ), "OPENBLAS_NUM_THREADS": "1", proctree.TAG: self._tag},
+                pass_fds=[door.fileno()],
+                start_new_session=True,
+            )
+
+    def close(self) -> None:
+        """End it, and all that was forked from it."""
+        end_all(self.process, self._tag)
+
+
+class ForkServer:
+    """A process that forks interpreters, one at a time; not for several threads. Started when the first is wanted, and anew
+    where it has died.
+
+    preload: modules that they have; address: of somebody else's origin that has them, or None for one of its own.
+    refusal: why none can be forked, known once that was tried; an empty text else. pid: of the process, 0 while there is
+    none.
+    """
+
+    def __init__(self, preload: Sequence[str], address: Address | None = None) -> None:
+        self._preload = list(preload)
+        self._address = address
+        self._origin: Origin | None = None
+        self._link: _Link | None = None
+        self.pid = 0
+        # Its process is waited for by a descriptor of it (Linux 5.3).
+        self.refusal = "" if hasattr(os, "pidfd_open") else "this is no Linux machine"
+
+    @property
+    def pids(self) -> set[int]:
+        """Of the processes that are below this one because of it."""
+        return set() if self._origin is None else {self._origin.process.pid}
+
+    @property
+    def fds(self) -> set[int]:
+        """Descriptors of this process that belong to it."""
+        return set() if self._link is None else {self._link.fileno()}
+
+    def usable(self) -> bool:
+        """Start it where that was not done; whether it can be used."""
+        if self.refusal or self._link is not None:
+            return not self.refusal
+        try:
+            self._connect()
+        except (TimeoutError, EOFError, OSError) as error:
+            self.refusal = f"it did not come to be: {type(error).__name__}: {error}"
+        except BaseException:
+            self.close()
+            raise
+        if self.refusal:
+            self.close()
+        return not self.refusal
+
+    def _connect(self) -> None:
+        address = self._address
+        if address is None:
+            self._origin = Origin(self._preload)
+            address = self._origin.address
+        self._link = _Link(f"\0{address.name}")
+        told = self._link.receive(_READY)
+        self.refusal, self.pid = told["refusal"], told["pid"]
+
+    def run(self, folder: Path, seconds: float, stop: threading.Event | None = None) -> int | None:
+        """What `interpreters.run_interpreter` does, in an interpreter that does the order in that folder."""
+        assert self._link is not None  # `usable` was asked
+        tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+        (folder / LOG).write_bytes(b"")
+        order = {
+            "folder": str(folder),
+            "log": str(folder / LOG),
+            "arguments": [str(folder), str(os.getpid())],
+            "environment": {**environment(folder, os.environ), proctree.TAG: tag},
+            "path": import_path(),
+        }
+        whole = False
+        try:
+            child = self._fork(order)
+            try:
+                status = wait(child, seconds, stop)
+            finally:
+                end(child, tag)
+            whole = self._tidy(child)
+            return status
+        finally:
+            if not whole:
+                self.close()
+
+    def _fork(self, order: dict[str, Any]) -> _Forked:
+        assert self._link is not None
+        try:
+            self._link.send(run=order)
+            return _Forked(self._link, self._link.receive(_ANSWER)["pid"])
+        except (TimeoutError, EOFError, OSError):
+            # It has died since: what would have been its child is one that was killed.
+            return _Forked(self._link, 0, status=-9)
+
+    def _tidy(self, child: _Forked) -> bool:
+        """End what the interpreter has left to its parent. Returns whether the next one can be forked."""
+        assert self._link is not None
+        if child.pid == 0 or child.poll() is None:
+            return False
+        # Told by the server's own tree: who had lost its parent has come to it.
+        closing.end_processes([row.key for row in proctree.descendants(self.pid) if not row.dead])
+        try:
+            self._link.send(reap=True)
+            self._link.receive(_ANSWER)
+        except (TimeoutError, EOFError, OSError):
+            return False
+        return True
+
+    def close(self) -> None:
+        """End it, and what it has forked. It can be used again."""
+        link, origin, pid = self._link, self._origin, self.pid
+        self._link, self._origin, self.pid = None, None, 0
+        if pid:
+            rows = proctree.table()
+            tree = [row.key for row in proctree.descendants(pid, rows) if not row.dead]
+            closing.end_processes([*tree, *([rows[pid].key] if pid in rows else [])])
+        if link is not None:
+            link.close()
+        if origin is not None:
+            origin.close()
+
+
+class ForkServers:
+    """Those of one session, or of one thread of it: one for each list of modules. address: of an origin there is already."""
+
+    def __init__(self, address: Address | None = None) -> None:
+        self._address = address
+        self._servers: dict[tuple[str, ...], ForkServer] = {}
+
+    def having(self, preload: Sequence[str]) -> ForkServer:
+        """The one whose interpreters begin with these modules."""
+        wanted = tuple(preload)
+        if wanted not in self._servers:
+            known = self._address is not None and self._address.preload == wanted
+            self._servers[wanted] = ForkServer(wanted, self._address if known else None)
+        return self._servers[wanted]
+
+    @property
+    def pids(self) -> set[int]:
+        """Of their processes."""
+        return {pid for server in self._servers.values() for pid in server.pids}
+
+    @property
+    def fds(self) -> set[int]:
+        """Descriptors of this process that belong to them."""
+        return {fd for server in self._servers.values() for fd in server.fds}
+
+    def close(self) -> None:
+        """End them all."""
+        for server in self._servers.values():
+            server.close()
+
+
+class _Link:
+    """Lines of JSON, each waited for with a bound."""
+
+    def __init__(self, address: str) -> None:
+        """Raises OSError where nobody listens."""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._rest = b""
+        try:
+            self._socket.connect(address)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def send(self, **message: object) -> None:
+        """Raises OSError: nobody is there."""
+        self._socket.settimeout(_ANSWER)
+        self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, seconds: float) -> dict[str, Any]:
+        """The next message. Raises TimeoutError, and EOFError where there will be none."""
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            # 0 would mean not to wait, and to raise something else.
+            self._socket.settimeout(max(left, 0.001))
+            try:
+                data = self._socket.recv(65536)
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise EOFError("the process has ended")
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+class _Forked:
+    """A process that the server has forked, with the methods of a Popen that are needed to wait for it."""
+
+    def __init__(self, link: _Link, pid: int, status: int | None = None) -> None:
+        self.pid = pid
+        self._link, self._status = link, status
+
+    def poll(self) -> int | None:
+        try:
+            return self.wait(0.0)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def wait(self, timeout: float) -> int:
+        """Its status. Raises subprocess.TimeoutExpired."""
+        if self._status is None:
+            try:
+                self._status = int(self._link.receive(timeout)["status"])
+            except (EOFError, OSError) as error:
+                if isinstance(error, TimeoutError):
+                    raise subprocess.TimeoutExpired("a forked interpreter", timeout) from None
+                # Its parent has died, and it with that.
+                self._status = -9
+        return self._status

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interpreters that are forked from one process: each is a fresh one for what runs in it, and nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from small_suites import FEATURE
+
+from pytest_compilepool import proctree
+from pytest_compilepool.conformance.forks import ForkServers, Origin
+from pytest_compilepool.conformance.order import STACKS, Order, write_order
+from pytest_compilepool.records import ProcessKey
+
+TESTS = Path(__file__).parents[1]
+REFERENCE = "reference_pool.requirements:ReferenceRequirements"
+TWO = FEATURE + FEATURE.replace("jobs.add", "jobs.more") + "limit = 5\n"
+HEAD = """
+    import json, os, signal, sys, tempfile, threading, time
+    from pathlib import Path
+    from pytest_compilepool import proctree
+    from pytest_compilepool.conformance.bench import check
+    from pytest_compilepool.conformance.feature import feature
+    from pytest_compilepool.workloads import jobs
+
+    def tell(bench, **more):
+        told = {"pid": os.getpid(), "parent": os.getppid(), "session": os.getsid(0), "folder": os.getcwd(),
+                "loaded": "remembers" in sys.modules, "arguments": sys.argv, "temporary": tempfile.gettempdir(),
+                "variables": sorted(os.environ), "threads": len(os.listdir("/proc/self/task")), **more}
+        bench.note(json.dumps(told))
+"""
+
+
+def two(first: str, second: str = "tell(bench); bench.second_job()") -> str:
+    bodies = {"jobs.add": first, "jobs.more": second}
+    tests = [
+        f'    @feature("{name}")\n    def test_{name[5:]}(bench):\n{textwrap.indent(textwrap.dedent(body), " " * 8)}\n'
+        for name, body in bodies.items()
+    ]
+    return HEAD + "\n" + "\n".join(tests)
+
+
+@pytest.fixture
+def forked_suite(own_suite, pytester):
+    """As `own_suite`, of two features, over a pool whose requirements have something to be imported beforehand.
+
+    Returns the result, the verdicts by feature, and of each what its scenario told of itself; and the run's own line.
+    """
+
+    def run(*arguments, scenarios, preload='("remembers",)', features=TWO):
+        pytester.makepyfile(
+            preloading=f"""
+            from reference_pool.requirements import ReferenceRequirements
+
+            class Forked(ReferenceRequirements):
+                preload = {preload}
+            """,
+            # Where temporary files go is found out once, and would be the server's.
+            remembers="import tempfile; tempfile.gettempdir()",
+        )
+        arguments = ("--compilepool-cell=cell.jsonl", *arguments)
+        result = own_suite(
+            *arguments, scenarios=scenarios, features=features, requirements="preloading:Forked"
+        )
+        if not (pytester.path / "cell.jsonl").exists():
+            return result, {}, {}, {}
+        head, *rows = [json.loads(line) for line in (pytester.path / "cell.jsonl").read_text().splitlines()]
+        verdicts = {row["feature"]: row for row in rows}
+        told = {name: json.loads(row["notes"][0]) for name, row in verdicts.items() if row["notes"]}
+        return result, verdicts, told, head["run"]
+
+    return run
+
+
+def test_each_is_as_a_new_one_and_has_the_modules_already(forked_suite, pytester):
+    plain = two("tell(bench); bench.second_job(); os.environ['LEFT'] = 'x'; sys.argv[:] = ['changed']")
+    result, verdicts, forked, _ = forked_suite(scenarios=plain)
+    assert result.ret == 0, verdicts
+    first, second = forked["jobs.add"], forked["jobs.more"]
+    assert first["pid"] != second["pid"]
+    assert first["parent"] == second["parent"]
+    assert first["loaded"]
+    assert second["loaded"]
+
+    _, _, new, _ = forked_suite("--compilepool-interpreter=new", scenarios=plain)
+    assert new["jobs.add"]["parent"] == new["jobs.more"]["parent"] != first["parent"]
+    assert not new["jobs.add"]["loaded"]
+    for told in (first, second, *new.values()):
+        assert told["session"] == told["pid"]
+        assert told["arguments"][0] == "-c"
+        assert told["arguments"][1] == told["folder"] == told["temporary"]
+        assert told["variables"] == new["jobs.add"]["variables"]
+        assert told["threads"] == new["jobs.add"]["threads"]
+    assert len({told["folder"] for told in (first, second)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("preload", "why"),
+    [
+        ('("with_a_thread",)', "after importing with_a_thread it has 2 threads"),
+        ('("that_raises",)', "ValueError: not today"),
+        ('("nowhere",)', "ModuleNotFoundError: No module named 'nowhere'"),
+        ('("that_ends",)', "it did not come to be: EOFError"),
+    ],
+)
+def test_what_cannot_be_forked_is_new_and_the_summary_says_why(forked_suite, pytester, preload, why):
+    pytester.makepyfile(
+        with_a_thread="import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
+        that_raises="raise ValueError('not today')",
+        that_ends="import os; os._exit(3)",
+    )
+    result, _, told, run = forked_suite(scenarios=two("tell(bench); bench.second_job()"), preload=preload)
+    assert result.ret == 0
+    assert why in run["interpreters not forked:"]
+    result.stdout.fnmatch_lines([f"the reference pool: *interpreters not forked: {why}*"])
+    assert len(told) == 2
+
+
+def test_what_hides_from_the_tree_is_ended(forked_suite):
+    """A process that forked twice, in a session of its own: its environment, as the kernel has it, is the server's."""
+    hidden = """
+        read, write = os.pipe()
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                os.write(write, str(os.getpid()).encode())
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                time.sleep(600)
+            os._exit(0)
+        pid = int(os.read(read, 20))
+        row = proctree.lookup(pid)
+        tell(bench, hidden=[row.key.pid, row.key.started])
+    """
+    looks = """
+        rows = proctree.table().values()
+        tell(bench, siblings=[row.pid for row in rows if row.parent == os.getppid() and row.pid != os.getpid()])
+    """
+    result, _, told, _ = forked_suite("--compilepool-leaks=fail", scenarios=two(hidden, looks))
+    assert result.ret == 0
+    assert told["jobs.more"]["siblings"] == []
+    assert not proctree.alive(ProcessKey(*told["jobs.add"]["hidden"]))
+    assert told["jobs.add"]["parent"] == told["jobs.more"]["parent"]
+
+
+def test_one_that_stands_still_is_ended_and_the_next_is_forked(forked_suite):
+    stands = "tell(bench); threading.Lock().acquire() and jobs.wait_for('/nowhere/where_it_stands', 600)"
+    features = FEATURE + "limit = 2\n" + FEATURE.replace("jobs.add", "jobs.more")
+    result, verdicts, told, _ = forked_suite(scenarios=two(stands), features=features)
+    assert result.ret == 1
+    assert verdicts["jobs.add"]["status"] == "HANG"
+    assert "in wait_for" in verdicts["jobs.add"]["text"]
+    assert verdicts["jobs.more"]["status"] == "PASS"
+    assert told["jobs.more"]["loaded"]
+
+
+@pytest.mark.parametrize("victim", ["os.getppid()", "os.getpid()"])
+def test_one_that_kills_has_crashed_and_the_next_is_forked(forked_suite, victim):
+    result, verdicts, told, _ = forked_suite(
+        scenarios=two(f"os.kill({victim}, signal.SIGKILL); time.sleep(600)")
+    )
+    assert result.ret == 1
+    assert verdicts["jobs.add"]["status"] == "CRASH"
+    assert "was killed by SIGKILL" in verdicts["jobs.add"]["text"]
+    assert verdicts["jobs.more"]["status"] == "PASS"
+    assert told["jobs.more"]["loaded"]
+
+
+def test_nothing_is_left_of_it(forked_suite, pytester, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(pytester.mkdir("temporary")))
+    result, _, told, _ = forked_suite("--compilepool-leaks=fail", scenarios=two("tell(bench)"))
+    assert result.ret == 0
+    result.stdout.no_fnmatch_line("*left behind*")
+    assert proctree.lookup(told["jobs.add"]["parent"]) is None
+    assert list((pytester.path / "temporary").iterdir()) == []
+
+
+def test_several_have_one_origin_and_another_list_of_modules_has_another():
+    origin = Origin(["colorsys"])
+    several = [ForkServers(origin.address) for _ in range(2)]
+    try:
+        servers = [one.having(["colorsys"]) for one in several]
+        other = several[0].having(["colorsys", "json"])
+        assert all(server.usable() for server in (*servers, other))
+        assert [proctree.lookup(server.pid).parent for server in servers] == [origin.process.pid] * 2
+        assert proctree.lookup(other.pid).parent != origin.process.pid
+        assert several[0].having(["colorsys"]) is servers[0]
+        rows = proctree.table()
+        keys = [rows[pid].key for pid in (origin.process.pid, other.pid, *(one.pid for one in servers))]
+    finally:
+        for one in several:
+            one.close()
+        origin.close()
+    assert proctree.wait_gone(keys, 3) == []
+
+
+def test_who_is_killed_takes_his_interpreter_with_him(tmp_path):
+    """And nobody else's: another process of the run may live on, and the origin with it."""
+    (tmp_path / "lasts.py").write_text("import time\ndef for_ever(bench):\n    time.sleep(600)\n")
+    write_order(
+        Order("jobs.add", "lasts", "for_ever", REFERENCE, [str(tmp_path), *sys.path], 600.0), tmp_path
+    )
+    origin = Origin(["colorsys"])
+    client = (
+        "import sys, pathlib; from pytest_compilepool.conformance.forks import *; "
+        "server = ForkServer(['colorsys'], Address(('colorsys',), sys.argv[1])); server.usable(); "
+        "server.run(pathlib.Path(sys.argv[2]), 600.0)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", client, origin.address.name, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(tmp_path)])},
+    )
+    try:
+        deadline = time.monotonic() + 20
+        while not (tmp_path / STACKS).exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        # The server and the interpreter.
+        keys = [row.key for row in proctree.descendants(origin.process.pid)]
+        assert len(keys) == 2
+        process.kill()
+        assert proctree.wait_gone(keys, 5) == []
+        assert origin.process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+        origin.close()
+
+
+def test_an_origin_that_is_gone_is_done_without():
+    origin = Origin(["colorsys"])
+    origin.close()
+    server = ForkServers(origin.address).having(["colorsys"])
+    assert not server.usable()
+    assert "ConnectionRefusedError" in server.refusal
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be somebody else")
+def test_nobody_else_can_have_anything_forked():
+    origin = Origin(["colorsys"])
+    read, write = os.pipe()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            os.setuid(65534)
+            link = socket.socket(socket.AF_UNIX)
+            link.connect(f"\0{origin.address.name}")
+            os.write(write, b"refused" if link.recv(100) == b"" else b"served")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        assert os.read(read, 100) == b"refused"
+    finally:
+        origin.close()
+        os.close(read)
+        os.close(write)
+
+
+def test_bad_values(forked_suite):
+    result, *_ = forked_suite(scenarios=two("pass"), preload="'colorsys'")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(
+        ["*preload = 'colorsys' is not allowed; allowed: a tuple of names of modules*"]
+    )
+    result, *_ = forked_suite("--compilepool-interpreter=old", scenarios=two("pass"))
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*--compilepool-interpreter: 'old' is not allowed; allowed: fork, new*"])
