@@ -16,10 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool import proctree
-from pytest_compilepool.conformance.interpreters import end, environment, import_path, kept, wait
-from pytest_compilepool.conformance.order import LOG
+from pytest_compilepool.conformance.interpreters import (
+    end,
+    environment,
+    import_path,
+    kept,
+    run_interpreter,
+    wait,
+)
+from pytest_compilepool.conformance.order import BOOT, LOG
 from pytest_compilepool.fresh.ending import end_all
 from pytest_compilepool.pool import closing
+from pytest_compilepool.records import ProcessKey
 
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[3]); "
@@ -48,7 +56,7 @@ class Origin:
         self._tag = f"{os.getpid()}-{os.urandom(16).hex()}"
         with socket.socket(socket.AF_UNIX) as door:
             door.bind(f"\0{self.address.name}")
-            door.listen(64)
+            door.listen(socket.SOMAXCONN)
             command = [sys.executable, "-c", _BOOT, str(door.fileno()), str(os.getpid())]
             command += [json.dumps(import_path()), json.dumps(list(preload))]
             self.process = subprocess.Popen(
@@ -58,6 +66,8 @@ class Origin:
                 stderr=subprocess.DEVNULL,
                 # numpy's BLAS would have threads from the beginning; nobody here multiplies.
                 env={**kept(os.environ), "OPENBLAS_NUM_THREADS": "1", proctree.TAG: self._tag},
+                # A file of the user's there would be imported in the place of one of Python's.
+                cwd="/",
                 pass_fds=[door.fileno()],
                 start_new_session=True,
             )
@@ -72,8 +82,7 @@ class ForkServer:
     where it has died.
 
     preload: modules that they have; address: of somebody else's origin that has them, or None for one of its own.
-    refusal: why none can be forked, known once that was tried; an empty text else. pid: of the process, 0 while there is
-    none.
+    refusal: why none can be forked, known once that was tried; an empty text else.
     """
 
     def __init__(self, preload: Sequence[str], address: Address | None = None) -> None:
@@ -81,9 +90,14 @@ class ForkServer:
         self._address = address
         self._origin: Origin | None = None
         self._link: _Link | None = None
-        self.pid = 0
+        self._key: ProcessKey | None = None
         # Its process is waited for by a descriptor of it (Linux 5.3).
         self.refusal = "" if hasattr(os, "pidfd_open") else "this is no Linux machine"
+
+    @property
+    def pid(self) -> int:
+        """Of the process; 0 while there is none."""
+        return 0 if self._key is None else self._key.pid
 
     @property
     def pids(self) -> set[int]:
@@ -117,11 +131,14 @@ class ForkServer:
             address = self._origin.address
         self._link = _Link(f"\0{address.name}")
         told = self._link.receive(_READY)
-        self.refusal, self.pid = told["refusal"], told["pid"]
+        row = proctree.lookup(told["pid"])
+        if row is None or row.dead:
+            raise EOFError("the process has ended")
+        # By its start time too: its pid may one day be somebody else's.
+        self.refusal, self._key = told["refusal"], row.key
 
     def run(self, folder: Path, seconds: float, stop: threading.Event | None = None) -> int | None:
         """What `interpreters.run_interpreter` does, in an interpreter that does the order in that folder."""
-        assert self._link is not None  # `usable` was asked
         tag = f"{os.getpid()}-{os.urandom(16).hex()}"
         (folder / LOG).write_bytes(b"")
         order = {
@@ -131,9 +148,12 @@ class ForkServer:
             "environment": {**environment(folder, os.environ), proctree.TAG: tag},
             "path": import_path(),
         }
+        # One that has died since gives way to another, once.
+        child = self._fork(order) or (self._fork(order) if self.usable() else None)
+        if child is None:
+            return run_interpreter(BOOT, folder, seconds, stop)
         whole = False
         try:
-            child = self._fork(order)
             try:
                 status = wait(child, seconds, stop)
             finally:
@@ -144,19 +164,23 @@ class ForkServer:
             if not whole:
                 self.close()
 
-    def _fork(self, order: dict[str, Any]) -> _Forked:
-        assert self._link is not None
+    def _fork(self, order: dict[str, Any]) -> _Forked | None:
+        """None, and it is closed, where that cannot be had."""
+        assert self._link is not None  # `usable` was asked
         try:
             self._link.send(run=order)
-            return _Forked(self._link, self._link.receive(_ANSWER)["pid"])
+            return _Forked(self._link, int(self._link.receive(_ANSWER)["pid"]))
         except (TimeoutError, EOFError, OSError):
-            # It has died since: what would have been its child is one that was killed.
-            return _Forked(self._link, 0, status=-9)
+            self.close()
+            return None
+        except BaseException:
+            self.close()
+            raise
 
     def _tidy(self, child: _Forked) -> bool:
         """End what the interpreter has left to its parent. Returns whether the next one can be forked."""
         assert self._link is not None
-        if child.pid == 0 or child.poll() is None:
+        if child.poll() is None or self._key is None or not proctree.alive(self._key):
             return False
         # Told by the server's own tree: who had lost its parent has come to it.
         closing.end_processes([row.key for row in proctree.descendants(self.pid) if not row.dead])
@@ -169,12 +193,11 @@ class ForkServer:
 
     def close(self) -> None:
         """End it, and what it has forked. It can be used again."""
-        link, origin, pid = self._link, self._origin, self.pid
-        self._link, self._origin, self.pid = None, None, 0
-        if pid:
-            rows = proctree.table()
-            tree = [row.key for row in proctree.descendants(pid, rows) if not row.dead]
-            closing.end_processes([*tree, *([rows[pid].key] if pid in rows else [])])
+        link, origin, key = self._link, self._origin, self._key
+        self._link = self._origin = self._key = None
+        if key is not None and proctree.alive(key):
+            tree = [row.key for row in proctree.descendants(key.pid) if not row.dead]
+            closing.end_processes([*tree, key])
         if link is not None:
             link.close()
         if origin is not None:
@@ -219,9 +242,18 @@ class _Link:
         """Raises OSError where nobody listens."""
         self._socket = socket.socket(socket.AF_UNIX)
         self._rest = b""
+        deadline = time.monotonic() + _READY
         try:
-            self._socket.connect(address)
-        except OSError:
+            # Where very many come at the same time it is full, and a connect that waits would wait without a bound.
+            self._socket.setblocking(False)
+            while True:
+                try:
+                    return self._socket.connect(address)
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise TimeoutError("too many want to connect") from None
+                    time.sleep(0.01)
+        except BaseException:
             self._socket.close()
             raise
 
@@ -258,9 +290,10 @@ class _Link:
 class _Forked:
     """A process that the server has forked, with the methods of a Popen that are needed to wait for it."""
 
-    def __init__(self, link: _Link, pid: int, status: int | None = None) -> None:
+    def __init__(self, link: _Link, pid: int) -> None:
         self.pid = pid
-        self._link, self._status = link, status
+        self._link = link
+        self._status: int | None = None
 
     def poll(self) -> int | None:
         try:

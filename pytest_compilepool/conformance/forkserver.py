@@ -18,6 +18,7 @@ import socket
 import struct
 import sys
 import tempfile
+import time
 import traceback
 from typing import Any
 
@@ -31,17 +32,30 @@ def listen(number: int, parent: int, preload: list[str]) -> None:
     number: descriptor of a socket that listens; parent: pid of who has started this.
     """
     die_with(parent)
+    # Whoever started the run may ignore it, and then nobody could be waited for.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     refusal = _prepare(preload)
     with socket.socket(fileno=number) as door:
         while True:
-            link, _ = door.accept()
-            _reap()
-            me = os.getpid()
-            if _is_mine(link) and os.fork() == 0:
-                door.close()
-                die_with(me)
-                _serve(link, refusal)
-            link.close()
+            # Where there is no descriptor or process to be had, one client less is served, and the others still are.
+            with contextlib.suppress(OSError):
+                _admit(door, refusal)
+
+
+def _admit(door: socket.socket, refusal: str) -> None:
+    select.select([door.fileno()], [], [])
+    try:
+        link, _ = door.accept()
+    except OSError:
+        time.sleep(0.1)  # who wants to come in still does
+        raise
+    me = os.getpid()
+    with link:
+        _reap()
+        if _is_mine(link) and os.fork() == 0:
+            door.close()
+            die_with(me)
+            _serve(link, refusal)
 
 
 def _is_mine(link: socket.socket) -> bool:
@@ -79,6 +93,11 @@ def _prepare(preload: list[str]) -> str:
     try:
         for name in preload:
             importlib.import_module(name)
+        # What they have said is not to be said again by every fork.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Old kernels and some containers have none.
+        os.close(os.pidfd_open(os.getpid()))
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     # A thread is not forked, and what it held is held for ever.
@@ -126,6 +145,9 @@ def _become(order: dict[str, Any]) -> None:
     sys.argv[:] = ["-c", *order["arguments"]]
     # It was found out in the environment of before.
     tempfile.tempdir = None
+    if "multiprocessing.process" in sys.modules:
+        # Where what is spawned begins.
+        sys.modules["multiprocessing.process"].ORIGINAL_DIR = order["folder"]  # type: ignore[attr-defined]
 
 
 def _reap() -> int:

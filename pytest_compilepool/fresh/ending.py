@@ -49,6 +49,8 @@ def end_all(child: Child, tag: str) -> list[ProcessKey]:
 
     child: started as the leader of a session; tag: value of `proctree.TAG` in its environment. Returns what was left.
     """
+    if child.pid <= 1:
+        raise ValueError(f"pid {child.pid}: everything is below that")
     rows = proctree.table()
     tree = [row.key for row in proctree.descendants(child.pid, rows)]
     own = rows.get(child.pid)

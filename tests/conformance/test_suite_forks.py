@@ -5,19 +5,23 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_suites import FEATURE
 
 from pytest_compilepool import proctree
-from pytest_compilepool.conformance.forks import ForkServers, Origin
-from pytest_compilepool.conformance.order import STACKS, Order, write_order
+from pytest_compilepool.conformance import forks
+from pytest_compilepool.conformance.forks import ForkServer, ForkServers, Origin
+from pytest_compilepool.conformance.order import ANSWER, STACKS, Order, write_order
+from pytest_compilepool.fresh.ending import end_all
 from pytest_compilepool.records import ProcessKey
 
 TESTS = Path(__file__).parents[1]
@@ -109,6 +113,7 @@ def test_each_is_as_a_new_one_and_has_the_modules_already(forked_suite, pytester
         ('("that_raises",)', "ValueError: not today"),
         ('("nowhere",)', "ModuleNotFoundError: No module named 'nowhere'"),
         ('("that_ends",)', "it did not come to be: EOFError"),
+        ('("without_pidfd",)', "OSError: [Errno 38] not here"),
     ],
 )
 def test_what_cannot_be_forked_is_new_and_the_summary_says_why(forked_suite, pytester, preload, why):
@@ -116,11 +121,12 @@ def test_what_cannot_be_forked_is_new_and_the_summary_says_why(forked_suite, pyt
         with_a_thread="import threading, time; threading.Thread(target=time.sleep, args=(600,), daemon=True).start()",
         that_raises="raise ValueError('not today')",
         that_ends="import os; os._exit(3)",
+        without_pidfd="import os\ndef pidfd_open(pid):\n    raise OSError(38, 'not here')\nos.pidfd_open = pidfd_open",
     )
     result, _, told, run = forked_suite(scenarios=two("tell(bench); bench.second_job()"), preload=preload)
     assert result.ret == 0
     assert why in run["interpreters not forked:"]
-    result.stdout.fnmatch_lines([f"the reference pool: *interpreters not forked: {why}*"])
+    assert f"interpreters not forked: {why}" in str(result.stdout)
     assert len(told) == 2
 
 
@@ -232,6 +238,119 @@ def test_who_is_killed_takes_his_interpreter_with_him(tmp_path):
     finally:
         process.kill()
         process.wait()
+        origin.close()
+
+
+def lives(server, tmp_path, name="told"):
+    """Have an interpreter forked (or started, where none can be) that says who its parent is."""
+    (tmp_path / "tells.py").write_text("import os\ndef parent(bench):\n    bench.note(os.getppid())\n")
+    folder = tmp_path / name
+    folder.mkdir()
+    write_order(Order("jobs.add", "tells", "parent", REFERENCE, sys.path, 20.0), folder)
+    assert server.run(folder, 20.0) == 0
+    return json.loads((folder / ANSWER).read_text())["notes"][0]
+
+
+@pytest.fixture
+def importable(tmp_path, monkeypatch):
+    """Interpreters that are forked from here find this folder and the reference pool."""
+    for folder in (TESTS, tmp_path):
+        monkeypatch.syspath_prepend(str(folder))
+    return tmp_path
+
+
+@pytest.fixture
+def server(importable):
+    found = ForkServer(["colorsys"])
+    yield found
+    found.close()
+
+
+def test_one_that_has_died_between_two_features_gives_way_to_another(server, importable):
+    assert server.usable()
+    first = server.pid
+    assert lives(server, importable, "1") == first
+    os.kill(first, signal.SIGKILL)
+    assert proctree.wait_gone([proctree.lookup(first).key], 5) == []
+    second = lives(server, importable, "2")
+    assert second == server.pid != first
+
+
+def test_where_nothing_can_be_forked_each_is_new(importable):
+    (importable / "no_more.py").write_text(
+        "import os\nreal, made = os.fork, []\n"
+        "def fork():\n"
+        "    made.append(1)\n"
+        "    if len(made) > 1:\n"
+        "        raise BlockingIOError(11, 'no more')\n"
+        "    return real()\n"
+        "os.fork = fork\n"
+    )
+    server = ForkServer(["no_more"])
+    try:
+        assert server.usable()
+        assert lives(server, importable) == os.getpid()
+    finally:
+        server.close()
+
+
+def test_nobody_is_ended_for_an_interpreter_that_never_was():
+    """0 is the parent of the first process, and so of all."""
+    with pytest.raises(ValueError, match="pid 0: everything is below that"):
+        end_all(SimpleNamespace(pid=0, poll=lambda: None, wait=lambda timeout: 0), "tag")
+
+
+def test_one_client_that_cannot_be_served_is_no_harm_to_the_others(importable):
+    (importable / "second_fails.py").write_text(
+        "import os\nreal, made, me = os.fork, [], os.getpid()\n"
+        "def fork():\n"
+        "    made.append(1)\n"
+        "    if os.getpid() == me and len(made) == 2:\n"
+        "        raise BlockingIOError(11, 'not now')\n"
+        "    return real()\n"
+        "os.fork = fork\n"
+    )
+    origin = Origin(["second_fails"])
+    one, two, three = (ForkServer(["second_fails"], origin.address) for _ in range(3))
+    try:
+        assert [server.usable() for server in (one, two, three)] == [True, False, True]
+        assert "EOFError" in two.refusal
+        assert lives(one, importable, "1") == one.pid
+        assert lives(three, importable, "3") == three.pid
+    finally:
+        for server in (one, two, three):
+            server.close()
+        origin.close()
+
+
+def test_what_whoever_starts_it_ignores_does_not_matter(server, importable):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert server.usable()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert lives(server, importable, "1") == lives(server, importable, "2") == server.pid
+
+
+def test_the_folder_that_it_is_started_in_does_not_matter(server, importable, monkeypatch):
+    (importable / "elsewhere").mkdir()
+    (importable / "elsewhere" / "json.py").write_text("raise ImportError('not this one')")
+    monkeypatch.chdir(importable / "elsewhere")
+    assert server.usable(), server.refusal
+
+
+def test_more_clients_than_may_wait_at_the_door(importable):
+    (importable / "slow.py").write_text("import time; time.sleep(1)")
+    origin = Origin(["slow"])
+    links = []
+    try:
+        for _ in range(80):
+            began = time.monotonic()
+            links.append(forks._Link(f"\0{origin.address.name}"))
+            assert time.monotonic() - began < 5
+    finally:
+        for link in links:
+            link.close()
         origin.close()
 
 
