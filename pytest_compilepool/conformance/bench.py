@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_compilepool import proctree
-from pytest_compilepool.conformance.interpreters import environment, import_path
+from pytest_compilepool.conformance.interpreters import import_path, start
 from pytest_compilepool.conformance.order import ANSWER, BOOT, LOG, Order, write_order
 from pytest_compilepool.records import ProcessKey
 
@@ -222,16 +222,8 @@ class Bench:
             normally,
         )
         write_order(order, folder)
-        with open(folder / LOG, "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-c", BOOT, str(folder), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment(folder, {**os.environ}) | {proctree.TAG: os.environ.get(proctree.TAG, "")},
-                cwd=folder,
-            )
-        return Other(process, folder, self)
+        tag = os.environ.get(proctree.TAG, "")
+        return Other(start(BOOT, folder, tag, own_session=False), folder, self)
 
     # -- what is told ---------------------------------------------------------------------------------------
 

@@ -55,20 +55,25 @@ def run_interpreter(
     its status, None where it had not ended by itself in that time, or nobody wanted to know any more.
     """
     tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+    child = start(boot, folder, tag, own_session=True)
+    try:
+        return wait(child, seconds, stop)
+    finally:
+        end(child, tag)
+
+
+def start(boot: str, folder: Path, tag: str, *, own_session: bool) -> subprocess.Popen[bytes]:
+    """Start one and return at once. tag: value of `proctree.TAG` for it; own_session: as its leader."""
     with open(folder / LOG, "wb") as log:
-        child = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-c", boot, str(folder), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**environment(folder, os.environ), proctree.TAG: tag},
             cwd=folder,
-            start_new_session=True,
+            start_new_session=own_session,
         )
-        try:
-            return wait(child, seconds, stop)
-        finally:
-            end(child, tag)
 
 
 def wait(child: Child, seconds: float, stop: threading.Event | None) -> int | None:
