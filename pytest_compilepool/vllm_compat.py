@@ -1,16 +1,92 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to vLLM's names. Nothing here imports vLLM: what is not loaded has counted nothing."""
+"""The only door to vLLM's names: its counters, and where the life of a worker can be followed.
+
+Nothing here imports vLLM, but `seam_class` says so: what is not loaded has counted nothing.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.version import InvalidVersion, Version
+
 _COUNTER = "vllm.compilation.counter"
+
+FIRST, LAST = "0.17", "0.33"
+"""The releases whose files the table below was checked against; others are left alone."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """A method that every executor calls, in the process of the worker, before the model is loaded."""
+
+    module: str
+    owner: str
+    method: str
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One place in the life of a worker.
+
+    name: of the method; owner: "worker" or "runner", its model runner; since: the first release that has it, as far
+    as FIRST goes; captures: whether CUDA graphs are captured in it.
+    """
+
+    name: str
+    owner: str
+    since: str = FIRST
+    captures: bool = False
+
+
+SEAM = Seam("vllm.v1.worker.worker_base", "WorkerWrapperBase", "init_device")
+"""When it returns there are `worker` and `worker.model_runner`, of whatever class. `init_worker` would be too early a
+place: it loads the plugins itself, so the call that runs is the old one already."""
+
+HOOKS = (
+    # Not the runner's: from 0.33 on the worker's goes on after it.
+    Hook("load_model", "worker"),
+    Hook("profile_cudagraph_memory", "runner", since="0.18", captures=True),
+    Hook("capture_model", "runner", captures=True),
+    Hook("compile_or_warm_up_model", "worker"),
+    Hook("shutdown", "worker"),
+)
+"""In the order in which they come, but that one capture may come without the other."""
+
+
+def hooks_of(version: str) -> tuple[Hook, ...]:
+    """The hooks that this release of vLLM has. Raises ValueError where `is_known` says no."""
+    base = _base(version)
+    if base is None or not is_known(version):
+        raise ValueError(f"vLLM {version} is none of {FIRST} to {LAST}")
+    return tuple(hook for hook in HOOKS if base >= Version(hook.since))
+
+
+def is_known(version: str) -> bool:
+    """Whether the table holds for this vLLM: a release of FIRST to LAST, or what was built on the way to one."""
+    base = _base(version)
+    return base is not None and Version(FIRST) <= base and base.release[:2] <= Version(LAST).release[:2]
+
+
+def _base(version: str) -> Version | None:
+    try:
+        return Version(Version(version).base_version)
+    except InvalidVersion:
+        return None
+
+
+def seam_class() -> Any:
+    """The class that has SEAM's method. Imports that module of vLLM; raises ImportError or AttributeError."""
+    owner = getattr(importlib.import_module(SEAM.module), SEAM.owner)
+    getattr(owner, SEAM.method)
+    return owner
 
 
 def compilation_counter() -> dict[str, int]:
@@ -57,3 +133,40 @@ def _folder() -> Path | None:
         spec = importlib.util.find_spec("vllm")
         places = list(spec.submodule_search_locations or ()) if spec is not None else []
     return Path(places[0]) if places else None
+
+
+def compiles_nothing(config: Any) -> str:
+    """Why a worker with this `VllmConfig` compiles no kernel, or an empty text."""
+    if getattr(config.model_config, "enforce_eager", False):
+        return "enforce_eager"
+    mode = getattr(config.compilation_config, "mode", None)
+    return "compilation mode 0" if mode is not None and int(mode) == 0 else ""
+
+
+def local_ranks(config: Any) -> int:
+    """How many workers of one engine share this host; at least 1."""
+    parallel = config.parallel_config
+    ranks = getattr(parallel, "local_world_size", None) or getattr(parallel, "world_size", None) or 1
+    return max(1, int(ranks)) * max(1, int(getattr(parallel, "data_parallel_size_local", None) or 1))
+
+
+def saved_or_loaded_artifacts() -> bool:
+    """Whether vLLM has, in this process, by its own counters."""
+    counts = compilation_counter()
+    names = [f"num_{kind}_artifacts_{what}" for kind in ("compiled", "aot") for what in ("saved", "loaded")]
+    return any(counts.get(name, 0) for name in names)
+
+
+def target() -> str:
+    """What kernels are compiled for here, as `cuda:90:32`; empty where that is not known. Initialises no GPU.
+
+    vLLM asks NVML. An AMD GPU's name for itself is not to be had without its driver: its pool is not primed.
+    """
+    platform = getattr(importlib.import_module("vllm.platforms"), "current_platform", None)
+    try:
+        if platform is None or not platform.is_cuda():
+            return ""
+        capability = platform.get_device_capability()
+        return "" if capability is None else f"cuda:{capability[0] * 10 + capability[1]}:32"
+    except Exception:  # whatever a driver may say: the pool will do without
+        return ""

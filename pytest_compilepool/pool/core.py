@@ -33,6 +33,7 @@ class PoolCore:
         *,
         ready_timeout: float = 60.0,
         shutdown_timeout: float = 10.0,
+        prime: str = "",
     ) -> None:
         if processes < 2:
             raise ValueError(f"a compile pool has at least 2 processes, not {processes}: 1 means no pool")
@@ -40,6 +41,7 @@ class PoolCore:
         self.ready_timeout = ready_timeout
         self.shutdown_timeout = shutdown_timeout
         self._wanted = processes
+        self._prime = prime
         self._pool: Any | None = None
         self._former: list[Any] = []
         self._held: pools.TakenOut | None = None

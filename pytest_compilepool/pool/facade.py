@@ -27,6 +27,8 @@ class CompilePool(PoolCore):
     processes: how many workers, at least 2 (torch takes 1 to mean "no pool").
     start_method: `subprocess` (sidecar and forked workers), `fork` or `spawn` (no sidecar, no quiesce).
     ready_timeout, shutdown_timeout: seconds; what `wait_ready` and `shutdown` take when not told.
+    prime: a target, such as `cuda:90:32`, for which the sidecar compiles a kernel before it forks, so that its
+    workers need not initialise Triton each for itself; an empty text for none, and of no effect without a sidecar.
 
     A context manager: `shutdown()` at the end. Not thread-safe but for `submit`.
     """
@@ -48,7 +50,7 @@ class CompilePool(PoolCore):
         with self._timeline.span("warm") as note:
             self._held = pools.take_out()
             try:
-                pool = pools.make_pool(self._wanted, self.start_method)
+                pool = pools.make_pool(self._wanted, self.start_method, *self._priming())
             except Exception as error:
                 self._give_back()
                 if isinstance(error, (OSError, RuntimeError, AssertionError, ValueError)):
@@ -56,6 +58,13 @@ class CompilePool(PoolCore):
                 raise
             self._take_over(pool)
             note(f"{self._wanted} processes, start method {self.start_method}")
+
+    def start_workers(self) -> None:
+        """Have the workers forked as soon as the sidecar can; returns at once. `wait_ready` waits for them.
+
+        Raises PoolClosed and SidecarDied.
+        """
+        self._ready = pools.ready_future(self._living("start_workers"))
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until a worker has answered and all workers live. timeout: seconds.
@@ -66,15 +75,17 @@ class CompilePool(PoolCore):
         pool = self._living("wait_ready")
         began = time.monotonic()
         with self._timeline.span("ready"):
-            self._ready = pools.ready_future(pool)
+            self.start_workers()
+            ready = self._ready
+            assert ready is not None
             self._await(
-                lambda: self._ready is not None and self._ready.done(),
+                lambda: ready.done(),
                 began + limit,
                 PoolNotReady,
                 f"no worker answered within {limit:g} s",
-                self._ready,
+                ready,
             )
-            error = self._ready.exception()
+            error = ready.exception()
             if error is not None:
                 raise PoolNotReady(f"the ready probe failed: {type(error).__name__}: {error}") from error
             if pools.is_sidecar_pool(pool):
@@ -211,11 +222,19 @@ class CompilePool(PoolCore):
         settings.set_config("compile_threads", self._wanted)
         self.wakeup(timeout)
 
+    def _priming(self) -> tuple[Any, dict[str, str]]:
+        """What makes a sidecar that is primed: its pickler, and what tells it for which target."""
+        if not self._prime or self.start_method != "subprocess":
+            return None, {}
+        from pytest_compilepool.workloads import primed
+
+        return primed.PrimedPickler(), {primed.VARIABLE: self._prime}
+
     def _remake(self) -> None:
         pool = self._pool
         if pool is not None:
             closing.close_torch_pool(pool, self.shutdown_timeout)
-        fresh = pools.make_pool(self._wanted, self.start_method)
+        fresh = pools.make_pool(self._wanted, self.start_method, *self._priming())
         self._take_over(fresh)
         self.wait_ready()
 

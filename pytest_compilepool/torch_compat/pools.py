@@ -7,13 +7,15 @@ A pool object is passed around as `Any`: it is a `SubprocPool` (the sidecar kind
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import multiprocessing.util
 import os
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -300,19 +302,39 @@ def ready_future(pool: Any) -> Future[Any]:
     return owner._ready_future  # type: ignore[no-any-return]
 
 
-def make_pool(processes: int, start_method: str) -> Any:
+def make_pool(
+    processes: int, start_method: str, pickler: Any = None, environ: Mapping[str, str] | None = None
+) -> Any:
     """Have torch make its pool, as `AsyncCompile.warm_pool()` does. Imports torch.
 
+    pickler: a `SubprocPickler`, whose module the sidecar imports before anything else; None for torch's own.
+    environ: variables for the sidecar beside those of this process.
     Sets `compile_threads` and `worker_start_method` of torch's config and leaves them so. Raises what
     torch raises. The caller has made sure that torch holds no pool.
     """
     module = inductor("async_compile")
     set_config("worker_start_method", start_method)
     set_config("compile_threads", processes)
-    module.AsyncCompile.warm_pool()
-    pool = memoised_pool()
-    # With thread workers configured (2.15) warm_pool() makes no process pool: ask for it by name.
-    return module.AsyncCompile.process_pool() if pool is None else pool
+    with _sidecar_with(module, pickler, environ or {}):
+        module.AsyncCompile.warm_pool()
+        pool = memoised_pool()
+        # With thread workers configured (2.15) warm_pool() makes no process pool: ask for it by name.
+        return module.AsyncCompile.process_pool() if pool is None else pool
+
+
+@contextlib.contextmanager
+def _sidecar_with(module: Any, pickler: Any, environ: Mapping[str, str]) -> Iterator[None]:
+    """A sidecar that is made in the block has this pickler and these variables."""
+    original = module.SubprocPool
+    if pickler is not None:
+        module.SubprocPool = functools.partial(original, pickler=pickler)
+    os.environ.update(environ)
+    try:
+        yield
+    finally:
+        for name in environ:
+            del os.environ[name]
+        module.SubprocPool = original
 
 
 @dataclass(frozen=True)

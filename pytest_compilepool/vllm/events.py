@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pool of a vLLM worker went through: kept in the process, and in a file where one is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class VllmEvent:
+    """One event.
+
+    what: one of the names that the reference lists, such as "warm" or "quiesce"; at: `time.monotonic()`, seconds,
+    which the processes of one machine share; pid: of the process; state: of the pool then, as its facade observed it;
+    took: seconds, or None for a moment; detail: plain values.
+    """
+
+    what: str
+    at: float
+    pid: int
+    state: str
+    took: float | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class EventLog:
+    """The events of one worker; safe across threads. path: a file for JSON lines, or None."""
+
+    def __init__(self, path: str | None = None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._events: list[VllmEvent] = []
+        self.trouble = ""  # why the file could not be written to, once
+
+    def note(self, what: str, state: str, took: float | None = None, **detail: Any) -> VllmEvent:
+        """Write one down. state: of the pool; took: seconds; detail: plain values. Raises nothing."""
+        event = VllmEvent(what, time.monotonic() - (took or 0.0), os.getpid(), state, took, detail)
+        with self._lock:
+            self._events.append(event)
+            self._append(event)
+        return event
+
+    def events(self) -> list[VllmEvent]:
+        """All so far, in the order in which they were written down."""
+        with self._lock:
+            return list(self._events)
+
+    def _append(self, event: VllmEvent) -> None:
+        if self._path is None or self.trouble:
+            return
+        line = json.dumps(asdict(event), default=str) + "\n"
+        try:
+            # One write to a file that is open for appending: lines of several workers do not mix.
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.write(handle, line.encode())
+            finally:
+                os.close(handle)
+        except OSError as error:
+            self.trouble = f"{self._path}: {error.strerror}"
+
+
+def read_events(path: str) -> list[VllmEvent]:
+    """The events in a file, of all processes, by time. A line that a killed process has torn is left out.
+
+    Raises OSError where the file cannot be read.
+    """
+    found = []
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                found.append(VllmEvent(**json.loads(line)))
+            except (ValueError, TypeError):
+                continue
+    return sorted(found, key=lambda event: event.at)

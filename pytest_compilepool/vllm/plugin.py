@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entry point that vLLM calls in each of its processes, and the hooks on a worker."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pytest_compilepool import torch_compat, vllm_compat
+from pytest_compilepool.vllm.events import EventLog
+from pytest_compilepool.vllm.lifecycle import Lifecycle, describe, log
+from pytest_compilepool.vllm.remembered import Remembered, identity_of
+from pytest_compilepool.vllm.settings import PROCESSES, BadSetting, Settings, decide, from_environment
+
+ATTRIBUTE = "compile_pool"
+"""Of a worker: its `Lifecycle`, where it has one."""
+
+_MARK = "_compilepool_lifecycle"
+
+
+def register() -> None:
+    """Called by vLLM once in every process. Starts nothing; does nothing where VLLM_COMPILE_PROCESSES is not set."""
+    if not os.environ.get(PROCESSES, "").strip():
+        return
+    version = vllm_compat.vllm_version() or "of unknown version"
+    if not vllm_compat.is_known(version):
+        first, last = vllm_compat.FIRST, vllm_compat.LAST
+        log.warning("%s is not followed: vLLM %s is none of %s to %s", PROCESSES, version, first, last)
+        return
+    try:
+        settings = from_environment()
+        owner = vllm_compat.seam_class()
+    except BadSetting as error:
+        log.warning("no compile pool: %s", error)
+        return
+    except (ImportError, AttributeError) as error:
+        log.warning("no compile pool: vLLM %s is not as it is known to be: %s", version, error)
+        return
+    if settings is not None and settings.processes != "1":
+        _follow(owner, settings, version)
+
+
+def _follow(owner: Any, settings: Settings, version: str) -> None:
+    """Have every worker of this process get its pool when its device is initialised."""
+    name = vllm_compat.SEAM.method
+    original = getattr(owner, name)
+    if getattr(original, _MARK, False):
+        return
+
+    @functools.wraps(original)
+    def init_device(wrapper: Any, *args: Any, **named: Any) -> Any:
+        lifecycle = _guarded(_begin, wrapper, settings)
+        try:
+            result = original(wrapper, *args, **named)
+        except BaseException:
+            if lifecycle is not None:
+                lifecycle.end()
+            raise
+        if lifecycle is not None:
+            _guarded(_attach, wrapper.worker, lifecycle, version)
+        return result
+
+    setattr(init_device, _MARK, True)
+    setattr(owner, name, init_device)
+
+
+def _guarded(call: Callable[..., Any], *args: Any) -> Any:
+    """What it returns; None where it fails, which must not be vLLM's trouble."""
+    try:
+        return call(*args)
+    except Exception as error:
+        log.warning("no compile pool: %s: %s", type(error).__name__, error)
+        return None
+
+
+def _begin(wrapper: Any, settings: Settings) -> Lifecycle | None:
+    """The lifecycle of this worker, begun; None where it is not to have one."""
+    config = wrapper.vllm_config
+    why_not = vllm_compat.compiles_nothing(config)
+    events = EventLog(settings.events)
+    if why_not:
+        events.note("off", "absent", reason=why_not)
+        return None
+    capabilities = torch_compat.capabilities()
+    decision = decide(settings, vllm_compat.local_ranks(config), capabilities)
+    if decision.processes < 2:
+        events.note("off", "absent", reason=decision.why, processes=decision.processes)
+        log.warning("no compile pool: %s", decision.unsafe_because or decision.why)
+        return None
+    lifecycle = Lifecycle(decision.processes, settings, events, vllm_compat.target())
+    log.info("%s", describe(decision.processes, decision.why))
+    root = Path(torch_compat.cache_roots()["VLLM_CACHE_ROOT"])
+    lifecycle.begin(Remembered(root, identity_of(config, capabilities.torch)))
+    return lifecycle
+
+
+def _attach(worker: Any, lifecycle: Lifecycle, version: str) -> None:
+    """Put the hooks on the instances, whatever their classes are; the classes stay as they are."""
+    owners = {"worker": worker, "runner": getattr(worker, "model_runner", None)}
+    after = {
+        "load_model": lifecycle.loaded,
+        "compile_or_warm_up_model": lifecycle.warmed_up,
+        "shutdown": lifecycle.end,
+    }
+    found = []
+    for hook in vllm_compat.hooks_of(version):
+        owner = owners[hook.owner]
+        if not hasattr(owner, hook.name):
+            continue
+        if hook.captures:
+            _surround(
+                owner,
+                hook.name,
+                functools.partial(lifecycle.before_capture, hook.name),
+                functools.partial(lifecycle.after_capture, hook.name),
+            )
+        else:
+            _surround(owner, hook.name, None, after[hook.name])
+        found.append(hook.name)
+    setattr(worker, ATTRIBUTE, lifecycle)
+    runner = type(owners["runner"])
+    lifecycle.attached(
+        worker=type(worker).__qualname__, runner=f"{runner.__module__}.{runner.__qualname__}", hooks=found
+    )
+
+
+def _surround(
+    owner: Any, name: str, before: Callable[[], None] | None, after: Callable[[], None] | None
+) -> None:
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def surrounded(*args: Any, **named: Any) -> Any:
+        if before is not None:
+            before()
+        try:
+            return original(*args, **named)
+        finally:
+            if after is not None:
+                after()
+
+    setattr(owner, name, surrounded)
