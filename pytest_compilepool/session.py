@@ -266,7 +266,7 @@ class Session:
             self._manager.close_all()
             self.summary.total.add_news(*self._manager.take_news())
         if self._suite is not None:
-            self._suite.forks.close()
+            self._suite.close()
         if self._register is not None:
             self._register.stop()
         text = ""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,24 +38,28 @@ _LAST = 0.8
 """Share of the others among which those that hang are spread: the last ones to begin are short."""
 
 
-SUBJECT, FORKS = "compilepool_subject", "compilepool_forks"
-"""Under which keys of `workerinput` an xdist worker finds what its controller knows already: the pool that is tried, and
-where interpreters can be forked."""
+SUBJECT, FORKS, SHARED = "compilepool_subject", "compilepool_forks", "compilepool_shared"
+"""Under which keys of `workerinput` an xdist worker finds what its controller knows already: the pool that is tried, where
+interpreters can be forked, and a folder for what the features of one run share."""
 
 
-def told_to_workers(subject: subjects.Subject | None, forks: Address | None) -> dict[str, str]:
+def told_to_workers(
+    subject: subjects.Subject | None, forks: Address | None, shared: str = ""
+) -> dict[str, str]:
     """For `workerinput`."""
     known = {SUBJECT: subject, FORKS: forks}
-    return {key: json.dumps(dataclasses.asdict(value)) for key, value in known.items() if value is not None}
+    told = {key: json.dumps(dataclasses.asdict(value)) for key, value in known.items() if value is not None}
+    return {**told, SHARED: shared}
 
 
-def told_by_controller(config: pytest.Config) -> tuple[subjects.Subject | None, Address | None]:
+def told_by_controller(config: pytest.Config) -> tuple[subjects.Subject | None, Address | None, str]:
     """What the controller has told this worker."""
     told = getattr(config, "workerinput", {})
     subject, forks = (json.loads(told.get(key, "null")) for key in (SUBJECT, FORKS))
     return (
         None if subject is None else subjects.Subject(**subject),
         None if forks is None else Address(tuple(forks["preload"]), forks["name"]),
+        str(told.get(SHARED, "")),
     )
 
 
@@ -71,9 +77,10 @@ class Suite:
         settings: Settings,
         subject: subjects.Subject | None = None,
         forks: Address | None = None,
+        shared: str = "",
     ) -> None:
         """subject: the pool that is tried, where somebody has asked it already; forks: where there is a process to fork
-        interpreters from, or None."""
+        interpreters from, or None; shared: a folder of the whole run, made here where it is an empty text."""
         self._settings = settings
         self._spec = settings.requirements or subjects.DEFAULT
         self._definitions: dict[Path, Definition] = {}
@@ -81,6 +88,8 @@ class Suite:
         self._subject = subject if subject is not None and subject.spec == self._spec else None
         self._versions_fit = False
         self.forks = ForkServers(forks)
+        self._shared = shared
+        self._stack = contextlib.ExitStack()
 
     def select(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
         """Validate the features among these items; returns those that are not to be tried in this mode and group."""
@@ -161,6 +170,17 @@ class Suite:
     def _forks_for(self, preload: list[str]) -> ForkServer | None:
         return self.forks.having(preload) if preload and self._settings.interpreter == "fork" else None
 
+    def close(self) -> None:
+        """End what was started for it, and remove what its features have shared."""
+        self.forks.close()
+        self._stack.close()
+
+    def _shared_folder(self) -> str:
+        if not self._shared:
+            made = tempfile.TemporaryDirectory(prefix="compilepool-shared-", ignore_cleanup_errors=True)
+            self._shared = self._stack.enter_context(made)
+        return self._shared
+
     def stale(self) -> list[str]:
         """A line for each expectation that no supported torch can meet."""
         return [line for found in self._definitions.values() for line in stale_entries(found.expectations)]
@@ -175,7 +195,9 @@ class Suite:
         if not why:
             # Under xdist this is a worker, which such a signal would end at once, its folders left.
             with as_by_ctrl_c():
-                verdict = run_feature(feature, *_scenario(item), self._spec, forks=forks)
+                verdict = run_feature(
+                    feature, *_scenario(item), self._spec, forks=forks, shared=self._shared_folder()
+                )
         expected = match(
             self.definition(item.path.parent).expectations, feature.id, subject.versions.get("torch")
         )

@@ -50,6 +50,13 @@ SEAM = Seam("vllm.v1.worker.worker_base", "WorkerWrapperBase", "init_device")
 """When it returns there are `worker` and `worker.model_runner`, of whatever class. `init_worker` would be too early a
 place: it loads the plugins itself, so the call that runs is the old one already."""
 
+EARLY = Seam("vllm.v1.worker.worker_base", "WorkerWrapperBase", "init_worker")
+"""The same in a process that has its plugins already, as where the engine is in this one: seconds earlier, since the
+worker's own imports come after it."""
+
+ENGINE_ARGS = Seam("vllm.engine.arg_utils", "EngineArgs", "create_engine_config")
+"""Where an engine begins whose worker will be in this process, seconds before there is one."""
+
 HOOKS = (
     # Not the runner's: from 0.33 on the worker's goes on after it.
     Hook("load_model", "worker"),
@@ -86,7 +93,17 @@ def seam_class() -> Any:
     """The class that has SEAM's method. Imports that module of vLLM; raises ImportError or AttributeError."""
     owner = getattr(importlib.import_module(SEAM.module), SEAM.owner)
     getattr(owner, SEAM.method)
+    getattr(owner, EARLY.method)
     return owner
+
+
+def config_of_worker(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """The `VllmConfig` among the arguments of EARLY's method, which are those of all workers; None where there is none."""
+    for value in (*args, *named.values()):
+        for one in value if isinstance(value, list) else ():
+            if isinstance(one, dict) and one.get("vllm_config") is not None:
+                return one["vllm_config"]
+    return None
 
 
 def compilation_counter() -> dict[str, int]:
@@ -105,6 +122,22 @@ def counter_names() -> set[str]:
     except OSError:
         return set()
     return set(re.findall(r"^    (\w+): int\b", text, re.MULTILINE))
+
+
+def knows_variable(name: str) -> bool:
+    """Whether the vLLM that is installed reads a variable of this name, by its source file."""
+    folder = _folder()
+    try:
+        return folder is not None and name in (folder / "envs.py").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def forget_environment() -> None:
+    """Have vLLM read its variables anew: it keeps what it has read once an engine is made."""
+    forget = getattr(sys.modules.get("vllm.envs"), "disable_envs_cache", None)
+    if forget is not None:
+        forget()
 
 
 def vllm_installed() -> bool:
@@ -141,6 +174,26 @@ def compiles_nothing(config: Any) -> str:
         return "enforce_eager"
     mode = getattr(config.compilation_config, "mode", None)
     return "compilation mode 0" if mode is not None and int(mode) == 0 else ""
+
+
+def compiles_here(arguments: Any) -> bool:
+    """Whether an engine with these `EngineArgs` has one worker, in this process, that compiles.
+
+    vLLM's own switch says whether the engine gets a process; several ranks get one each.
+    """
+    envs = sys.modules.get("vllm.envs")
+    ranks = [getattr(arguments, f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline", "data")]
+    return (
+        envs is not None
+        and not envs.VLLM_ENABLE_V1_MULTIPROCESSING
+        and not getattr(arguments, "enforce_eager", False)
+        and all(size in (None, 1) for size in ranks)
+    )
+
+
+def engine_args_class() -> Any:
+    """The class that has ENGINE_ARGS' method, or None where nobody in this process has loaded it."""
+    return getattr(sys.modules.get(ENGINE_ARGS.module), ENGINE_ARGS.owner, None)
 
 
 def local_ranks(config: Any) -> int:

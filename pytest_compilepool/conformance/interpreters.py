@@ -24,6 +24,9 @@ _NOT_HANDED_ON = (
     *("PYTHONSAFEPATH", "PYTHONWARNINGS", "PYTHONDEVMODE"),
 )
 
+# What a scenario is to be tried with, said by whoever runs the suite.
+_HANDED_ON = ("COMPILEPOOL_VLLM_",)
+
 
 def import_path() -> list[str]:
     """This interpreter's, as one that has another working directory is to have it."""
@@ -32,7 +35,11 @@ def import_path() -> list[str]:
 
 def kept(outer: Mapping[str, str]) -> dict[str, str]:
     """What an interpreter gets of the environment of whoever runs the suite."""
-    return {name: value for name, value in outer.items() if not name.startswith(_NOT_HANDED_ON)}
+    return {
+        name: value
+        for name, value in outer.items()
+        if name.startswith(_HANDED_ON) or not name.startswith(_NOT_HANDED_ON)
+    }
 
 
 def environment(folder: Path, outer: Mapping[str, str]) -> dict[str, str]:

@@ -22,7 +22,8 @@ is touched for it."""
 class Order:
     """What an interpreter is to do. module, function: of the scenario; requirements: `module:Class`; mutant:
     `module:function` that changes the pool, or an empty text; path: import path; limit: seconds; normally: the
-    interpreter ends as a program does that has run to its end, with all that a pool does then."""
+    interpreter ends as a program does that has run to its end, with all that a pool does then; shared: a folder for what
+    the features of one run share, or an empty text."""
 
     feature: str
     module: str
@@ -33,6 +34,7 @@ class Order:
     mutant: str = ""
     arguments: dict[str, str] | None = None
     normally: bool = False
+    shared: str = ""
 
 
 def write_order(order: Order, folder: Path) -> None:

@@ -30,16 +30,19 @@ def run_feature(
     mutant: str = "",
     stop: threading.Event | None = None,
     forks: ForkServer | None = None,
+    shared: str = "",
 ) -> Verdict:
     """Try it. Returns what came of it; nothing of the interpreter is left, neither process nor file.
 
     forks: where its interpreter comes from, if that can be used; else a new one is started. stop: set where nobody wants
-    to know any more; the interpreter is ended then, and the verdict means nothing.
+    to know any more; the interpreter is ended then, and the verdict means nothing. shared: see `Order`.
     """
     if stop is not None and stop.is_set():
         return Verdict(feature.id, "SKIP", "nobody wants to know any more")
     with tempfile.TemporaryDirectory(prefix="compilepool-", ignore_cleanup_errors=True) as name:
-        order = Order(feature.id, module, function, requirements, import_path(), feature.limit, mutant)
+        order = Order(
+            feature.id, module, function, requirements, import_path(), feature.limit, mutant, shared=shared
+        )
         return _run(order, Path(name), stop, forks)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +29,10 @@ class VllmEvent:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+LISTENERS: list[Callable[[VllmEvent], None]] = []
+"""Called with each event of this process, in the thread that has written it down; for tests, which act at one of them."""
+
+
 class EventLog:
     """The events of one worker; safe across threads. path: a file for JSON lines, or None."""
 
@@ -43,6 +48,8 @@ class EventLog:
         with self._lock:
             self._events.append(event)
             self._append(event)
+        for listener in LISTENERS:
+            listener(event)
         return event
 
     def events(self) -> list[VllmEvent]:

@@ -49,15 +49,22 @@ class Lifecycle:
 
     # -- what the hooks call ---------------------------------------------------------------------------
 
-    def begin(self, remembered: Remembered) -> None:
-        """Before the device is initialised: the sidecar is started, but where a start from artifacts is expected."""
+    def ahead(self, when: str) -> None:
+        """Before it is known for which worker: the sidecar is started, nothing else. when: see `begin`."""
+        self._start(when)
+
+    def begin(self, remembered: Remembered, when: str) -> None:
+        """Before the worker is made: the sidecar is started, but where a start from artifacts is expected.
+
+        when: in which method of vLLM's that is.
+        """
         self._remembered = remembered
-        self._late = remembered.has_artifacts()
+        self._late = not self._started and remembered.has_artifacts()
         self._gate.install()
         if self._late:
             self._note("deferred", reason="this configuration has started from artifacts before")
         else:
-            self._start("early")
+            self._start(when)
 
     def attached(self, **found: Any) -> None:
         """The device is initialised and the hooks are on. found: on what."""

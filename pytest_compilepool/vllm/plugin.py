@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool import torch_compat, vllm_compat
+from pytest_compilepool.vllm import ahead
 from pytest_compilepool.vllm.events import EventLog
 from pytest_compilepool.vllm.lifecycle import Lifecycle, describe, log
 from pytest_compilepool.vllm.remembered import Remembered, identity_of
@@ -19,6 +20,9 @@ ATTRIBUTE = "compile_pool"
 """Of a worker: its `Lifecycle`, where it has one."""
 
 _MARK = "_compilepool_lifecycle"
+# Of vLLM's wrapper around a worker: its lifecycle until, and since, its device is initialised.
+_HELD, _RUNNING = "_compilepool_held", "_compilepool_running"
+_begun: list[Lifecycle] = []
 
 
 def register() -> None:
@@ -43,28 +47,53 @@ def register() -> None:
         _follow(owner, settings, version)
 
 
+def current() -> Lifecycle | None:
+    """The lifecycle that was begun last in this process, or None."""
+    return ahead.waiting() or (_begun[-1] if _begun else None)
+
+
 def _follow(owner: Any, settings: Settings, version: str) -> None:
-    """Have every worker of this process get its pool when its device is initialised."""
-    name = vllm_compat.SEAM.method
-    original = getattr(owner, name)
-    if getattr(original, _MARK, False):
+    """Have every worker of this process get its pool when it is made, or else when its device is initialised."""
+    early, late = vllm_compat.EARLY.method, vllm_compat.SEAM.method
+    make, initialise = getattr(owner, early), getattr(owner, late)
+    if getattr(initialise, _MARK, False):
         return
 
-    @functools.wraps(original)
+    # In a process whose plugins it loads itself it is running already, and the later one begins.
+    @functools.wraps(make)
+    def init_worker(wrapper: Any, *args: Any, **named: Any) -> Any:
+        config = _guarded(vllm_compat.config_of_worker, args, named)
+        if config is not None:
+            setattr(wrapper, _HELD, (_guarded(_begin, config, settings, early),))
+        return _or_ended(wrapper, make, wrapper, *args, **named)
+
+    @functools.wraps(initialise)
     def init_device(wrapper: Any, *args: Any, **named: Any) -> Any:
-        lifecycle = _guarded(_begin, wrapper, settings)
-        try:
-            result = original(wrapper, *args, **named)
-        except BaseException:
-            if lifecycle is not None:
-                lifecycle.end()
-            raise
+        if not hasattr(wrapper, _HELD):
+            setattr(wrapper, _HELD, (_guarded(_begin, wrapper.vllm_config, settings, late),))
+        (lifecycle,) = getattr(wrapper, _HELD)
+        delattr(wrapper, _HELD)  # another engine in the same wrapper has another life
+        setattr(wrapper, _RUNNING, lifecycle)
+        result = _or_ended(wrapper, initialise, wrapper, *args, **named)
         if lifecycle is not None:
             _guarded(_attach, wrapper.worker, lifecycle, version)
         return result
 
+    ahead.follow(settings)
     setattr(init_device, _MARK, True)
-    setattr(owner, name, init_device)
+    setattr(owner, early, init_worker)
+    setattr(owner, late, init_device)
+
+
+def _or_ended(wrapper: Any, call: Callable[..., Any], *args: Any, **named: Any) -> Any:
+    """What it returns; where it raises there will be no worker to be shut down, and the pool is ended here."""
+    try:
+        return call(*args, **named)
+    except BaseException:
+        for lifecycle in (*getattr(wrapper, _HELD, ()), getattr(wrapper, _RUNNING, None)):
+            if lifecycle is not None:
+                lifecycle.end()
+        raise
 
 
 def _guarded(call: Callable[..., Any], *args: Any) -> Any:
@@ -76,24 +105,27 @@ def _guarded(call: Callable[..., Any], *args: Any) -> Any:
         return None
 
 
-def _begin(wrapper: Any, settings: Settings) -> Lifecycle | None:
-    """The lifecycle of this worker, begun; None where it is not to have one."""
-    config = wrapper.vllm_config
+def _begin(config: Any, settings: Settings, when: str) -> Lifecycle | None:
+    """The lifecycle of a worker with this `VllmConfig`, begun; None where it is not to have one. when: for its events."""
     why_not = vllm_compat.compiles_nothing(config)
-    events = EventLog(settings.events)
     if why_not:
-        events.note("off", "absent", reason=why_not)
+        ahead.end()
+        EventLog(settings.events).note("off", "absent", reason=why_not)
         return None
     capabilities = torch_compat.capabilities()
     decision = decide(settings, vllm_compat.local_ranks(config), capabilities)
     if decision.processes < 2:
-        events.note("off", "absent", reason=decision.why, processes=decision.processes)
+        ahead.end()
+        EventLog(settings.events).note("off", "absent", reason=decision.why, processes=decision.processes)
         log.warning("no compile pool: %s", decision.unsafe_because or decision.why)
         return None
-    lifecycle = Lifecycle(decision.processes, settings, events, vllm_compat.target())
+    lifecycle = ahead.take(decision.processes)
+    if lifecycle is None:
+        lifecycle = Lifecycle(decision.processes, settings, EventLog(settings.events), vllm_compat.target())
     log.info("%s", describe(decision.processes, decision.why))
     root = Path(torch_compat.cache_roots()["VLLM_CACHE_ROOT"])
-    lifecycle.begin(Remembered(root, identity_of(config, capabilities.torch)))
+    _begun.append(lifecycle)
+    lifecycle.begin(Remembered(root, identity_of(config, capabilities.torch)), when)
     return lifecycle
 
 

@@ -16,6 +16,11 @@ _FOLDER = "compilepool"
 _ARTIFACTS = "torch_compile_cache"
 
 
+def any_artifacts(root: Path) -> bool:
+    """Whether there is an artifact of any configuration. root: VLLM_CACHE_ROOT."""
+    return any((root / _ARTIFACTS).glob("*/*"))
+
+
 class Remembered:
     """The note of one configuration.
 
@@ -29,8 +34,7 @@ class Remembered:
 
     def has_artifacts(self) -> bool:
         """Whether this configuration has saved or loaded artifacts, and they were not all removed since."""
-        noted = self._note is not None and self._note.is_file()
-        return noted and any((self._root / _ARTIFACTS).glob("*/*"))
+        return self._note is not None and self._note.is_file() and any_artifacts(self._root)
 
     def remember(self) -> None:
         """It has. Where that cannot be written down, the next start begins its sidecar in vain, no more."""

@@ -88,6 +88,29 @@ def test_the_seam_is_a_method_of_the_class_that_every_executor_uses(release):
     assert {"worker", "vllm_config"} <= assigned
 
 
+def test_a_worker_is_told_its_config_before_it_is_made(release):
+    """Where the lifecycle begins: a list with one dict a worker, each with the `vllm_config`."""
+    early = vllm_compat.EARLY
+    owner = classes(read(release, early.module.replace(".", "/") + ".py"))[early.owner]
+    function = next(node for node in owner.body if getattr(node, "name", "") == early.method)
+    assert [one.arg for one in function.args.args][:2] == ["self", "all_kwargs"]
+    assert any(isinstance(node, ast.Constant) and node.value == "vllm_config" for node in ast.walk(function))
+
+
+def test_an_engine_in_this_process_is_configured_there(release):
+    """And what is asked of its arguments, and of vLLM's own switch, is there."""
+    seam = vllm_compat.ENGINE_ARGS
+    owner = classes(read(release, seam.module.replace(".", "/") + ".py"))[seam.owner]
+    assert seam.method in methods(owner)
+    fields = {node.target.id for node in owner.body if isinstance(node, ast.AnnAssign)}
+    sizes = {f"{kind}_parallel_size" for kind in ("tensor", "pipeline", "data")}
+    assert {"enforce_eager", *sizes} <= fields
+    post = next(node for node in owner.body if getattr(node, "name", "") == "__post_init__")
+    called = {getattr(node.func, "id", "") for node in ast.walk(post) if isinstance(node, ast.Call)}
+    assert "load_general_plugins" in called  # so the plugin is there before the method is called
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" in str(releases.source(*release, "vllm/envs.py"))
+
+
 def test_each_hook_is_there_in_the_worker_or_what_it_inherits_from(release):
     gpu, cpu = WORKERS
     of_gpu = methods(classes(read(release, gpu))[WORKERS[gpu]])
