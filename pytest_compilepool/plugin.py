@@ -16,6 +16,7 @@ from pytest_compilepool.session import Session, leased_by
 pytest_plugins = [
     "pytest_compilepool.fixtures.pools",
     "pytest_compilepool.fixtures.proofs",
+    "pytest_compilepool.fixtures.engines",
     "pytest_compilepool.fixtures.conformance",
 ]
 

@@ -12,13 +12,21 @@ from .vllm_starts import Starts, clean, first, names, started
 @feature("vllm.events-in-order")
 def test_events_in_order(bench: Bench) -> None:
     run = Starts(bench).kernels()
-    started(run, "a cold start with a pool")
+    engine = started(run, "a cold start with a pool")
     wanted = ["warm", "attached", "loaded", "ready", "quiesce", "warmed-up", "shutdown"]
     times = [first(run, what)["at"] for what in wanted]
     check(times == sorted(times), f"the events came in the order {names(run)}; wanted: {wanted}")
     check(names(run).count("warm") == 1, f"the sidecar was started more than once: {names(run)}")
     check("fallback" not in names(run), f"the pool was given up: {first(run, 'warm')}, {names(run)}")
-    bench.note(f"waited {first(run, 'ready')['took']:.2f} s for the pool")
+    ready = first(run, "ready")
+    # An event's time is that of its beginning. A millisecond for what was rounded.
+    early = [
+        job["kernel"]
+        for job in engine.jobs
+        if job["kernel"] and job["submitted"] < ready["at"] + ready["took"] - 0.001
+    ]
+    check(not early, f"kernels were sent before the pool was ready: {early}")
+    bench.note(f"waited {ready['took']:.2f} s for the pool")
 
 
 @feature("vllm.sidecar-before-the-model")
@@ -75,6 +83,8 @@ def test_idle_while_serving(bench: Bench) -> None:
     check(engine.pool["sidecars"], "the sidecar has gone: nothing was watched")
     check(not engine.pool["workers"], f"workers live while the engine serves: {engine.pool['workers']}")
     check(engine.watched >= 2.0, f"the engine was watched for {engine.watched} s only")
+    missed = {*map(str, engine.pool["sidecars"])} - {*engine.cpu}
+    check(not missed, f"the CPU time of sidecar {', '.join(missed)} was not measured: {engine.cpu}")
     busy = {pid: seconds for pid, seconds in engine.cpu.items() if not 0 <= seconds <= 0.01}
     check(
         not busy,
@@ -103,4 +113,8 @@ def test_warm_start_has_no_pool(bench: Bench) -> None:
     check("deferred" in names(run), f"the pool was not kept back: {names(run)}")
     check("warm" not in names(run), f"a sidecar was started: {names(run)}")
     check(engine.pool == {"sidecars": [], "workers": []}, f"there are processes of a pool: {engine.pool}")
+    check({*engine.kernels} <= {"cache"}, f"kernels by where they were compiled: {engine.kernels}")
     clean(run, "a warm start with a pool")
+    alone = started(Starts(bench).warm(pool=False), "a warm start without a pool")
+    seconds = [one.logged.get("init_engine", 0.0) for one in (engine, alone)]
+    bench.note(f"init engine {seconds[0]:.2f} s, without a pool {seconds[1]:.2f} s")

@@ -77,6 +77,7 @@ def test_two_engines_in_one_process(bench: Bench) -> None:
     order = Order("", starts.processes, engines=2, limit=LIMIT)
     run = starts.of(Plan("twice", "twice", order))
     check(len(run.engines) == 2, f"the second engine did not start: {run.error}\n{run.log[-1500:]}")
+    started(run, "two engines in one process")
     cold, warm = (started(starts.cold(True), "cold"), started(starts.warm(True), "warm"))
     same(counters(run.engines[0]), counters(cold), "the first of two engines in one process, and one alone")
     same(
@@ -107,16 +108,20 @@ def test_nothing_after_shutdown(bench: Bench) -> None:
     methods = {name: place for name, place in run.census["methods"].items() if name.startswith("Async")}
     strange = {name: place for name, place in methods.items() if not place.startswith("torch/")}
     check(not strange, f"methods of torch's are still wrapped: {strange}")
-    check(run.census["settings"]["compile_threads"] == 1, f"settings: {run.census['settings']}")
+    alone = starts.cold(pool=False)
+    started(alone, "a cold start without a pool")
+    same(run.census["settings"], alone.census["settings"], "torch's settings after a shutdown")
     check(not run.census["pools"], f"torch still holds {run.census['pools']} pools")
 
 
 def _as_it_was(starts: Starts, run: Run, what: str) -> None:
     """Beside a start in which vLLM loads no plugin at all. Raises AssertionError with what differs."""
     order = Order("", plugin=False, limit=LIMIT)
-    without = starts.of(Plan("without", "without", order))
+    without = starts.of(Plan("without", "without", order, memory=True))
     wanted = started(without, "a start without the package")
     found = run.engine
+    unseen = [name for name, place in without.census["methods"].items() if place == "-"]
+    check(not unseen, f"methods that were not found, so that nobody sees whether they are wrapped: {unseen}")
     for name in ("methods", "settings", "threads", "children", "pools"):
         check(
             run.census[name] == without.census[name],

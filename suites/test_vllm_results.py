@@ -19,21 +19,29 @@ def test_same_tokens_and_logprobs(bench: Bench) -> None:
         len({token for tokens in wanted.tokens for token in tokens}) > 2,
         f"the model says hardly anything: {wanted.tokens}",
     )
+    sizes = [len(tokens) for tokens in wanted.tokens]
+    found_sizes = [len(one) for one in wanted.logprobs]
+    check(found_sizes == sizes, f"{found_sizes} logprobs for {sizes} tokens, without a pool")
     found = {
         "a cold start with a pool": starts.cold(pool=True),
         "a warm start with a pool": starts.warm(pool=True),
         "a cold start with kernels in workers": starts.kernels(),
     }
+    most = 0.0
     for what, run in found.items():
         engine = started(run, what)
         check(engine.tokens == wanted.tokens, f"{what}: tokens {engine.tokens}, alone {wanted.tokens}")
+        found_sizes = [len(one) for one in engine.logprobs]
+        check(found_sizes == sizes, f"{what}: {found_sizes} logprobs for {sizes} tokens")
         far = max(
             abs(one - other)
             for ours, theirs in zip(engine.logprobs, wanted.logprobs, strict=True)
             for one, other in zip(ours, theirs, strict=True)
         )
-        check(engine.logprobs == wanted.logprobs, f"{what}: logprobs differ by up to {far:g}")
-    bench.note(f"{sum(map(len, wanted.tokens))} tokens, logprobs equal to the last bit")
+        most = max(most, far)
+        allowed = _GPU_LOGPROBS if starts.gpu else 0.0
+        check(far <= allowed, f"{what}: logprobs differ by up to {far:g}; allowed: {allowed:g}")
+    bench.note(f"{sum(map(len, wanted.tokens))} tokens; logprobs differ by up to {most:g}")
 
 
 @feature("vllm.same-kv-cache-blocks")
@@ -42,10 +50,14 @@ def test_same_kv_cache_blocks(bench: Bench) -> None:
     blocks = {
         "cold, alone": starts.cold(pool=False).engine.blocks,
         "cold, with a pool": starts.cold(pool=True).engine.blocks,
+        "warm, alone": starts.warm(pool=False).engine.blocks,
         "warm, with a pool": starts.warm(pool=True).engine.blocks,
     }
     check(all(blocks.values()), f"vLLM does not say how many blocks its KV cache has: {blocks}")
-    check(len({*blocks.values()}) == 1, f"blocks of the KV cache: {blocks}")
+    # A warm start may have others than a cold one, which has compiled with the memory that vLLM measures.
+    for phase in ("cold", "warm"):
+        alone, pool = blocks[f"{phase}, alone"], blocks[f"{phase}, with a pool"]
+        check(pool == alone, f"blocks of the KV cache, {phase}, with a pool: {pool}; alone: {alone}")
     bench.note(f"{blocks['cold, alone']} blocks")
 
 
@@ -140,12 +152,17 @@ def test_other_starts_do_not_matter(bench: Bench) -> None:
     order = Order("", starts.processes, prepare=(_FRESH_ROOTS,), engines=2, limit=bench.order.limit - 20)
     run = starts.of(Plan("twice-cold", "twice-cold", order))
     check(len(run.engines) == 2, f"the second engine did not start: {run.error}\n{run.log[-1500:]}")
+    started(run, "two engines, each over caches of its own")
     one, other = (counters(engine) for engine in run.engines)
+    check(one.get("vllm.num_compiled_artifacts_saved"), f"the first of two has saved no artifact: {one}")
     same(other, one, "the second of two cold starts in one process, each over caches of its own")
     tokens = [engine.tokens for engine in run.engines]
     check(tokens[0] == tokens[1], f"the second engine says something else: {tokens}")
     clean(run, "two engines, each over caches of its own")
 
+
+_GPU_LOGPROBS = 1e-5
+"""On an H200 two starts without a pool, cold and warm, differ by 1e-6: a kernel's configuration is chosen by measuring."""
 
 _FRESH_ROOTS = "pytest_compilepool.suites.vllm_prepare:fresh_caches_for_each_engine"
 _SAVING = ("default", "no-mega", "no-aot")

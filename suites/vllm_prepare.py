@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pytest_compilepool import proctree
+from pytest_compilepool.torch_compat.probe import inductor
 from pytest_compilepool.vllm import events, plugin
 from pytest_compilepool.vllm.lifecycle import Lifecycle
 
@@ -102,8 +103,7 @@ def no_memory_for_the_sidecar(child: Any) -> None:
 
 def sidecar_cannot_start(child: Any) -> None:
     """Its interpreter ends before it has imported anything."""
-    import torch._inductor.compile_worker.subproc_pool as subproc_pool
-
+    subproc_pool = inductor("compile_worker.subproc_pool")
     popen = subproc_pool.subprocess.Popen
 
     def failing(command: Any, *args: Any, **named: Any) -> Any:
@@ -116,9 +116,7 @@ def sidecar_cannot_start(child: Any) -> None:
 
 def no_quiesce(child: Any) -> None:
     """A torch without it, such as 2.8."""
-    from torch._inductor.compile_worker.subproc_pool import SubprocPool
-
-    del SubprocPool.quiesce
+    del inductor("compile_worker.subproc_pool").SubprocPool.quiesce
 
 
 def when(what: str, act: Callable[[Lifecycle], object]) -> None:

@@ -15,6 +15,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -119,14 +120,36 @@ class Starts:
         kept = self._folder / f"{plan.name}.json"
         with self._locked(f"{plan.name}.lock", fcntl.LOCK_EX):
             if not kept.exists():
-                order = self._filled(plan)
-                alone = fcntl.LOCK_EX if plan.memory and self.gpu else fcntl.LOCK_SH
-                with self._locked("memory.lock", alone), self._slot(plan.name):
-                    found = run(order, self.root(plan.root), modelinfos=self._folder / "modelinfos")
+                found = self._made(plan)
                 part = kept.with_suffix(".part")
                 part.write_text(json.dumps(asdict(found)), encoding="utf-8")
                 part.replace(kept)
         return Run.from_json(json.loads(kept.read_text(encoding="utf-8")))
+
+    def _made(self, plan: Plan) -> Run:
+        order, root = self._filled(plan), self.root(plan.root)
+        if not self.gpu:
+            with self._slot(plan.name):
+                return run(order, root, modelinfos=self._folder / "modelinfos")
+        # It imports vLLM first, which takes as long as many a start and touches no GPU.
+        gate = self._folder / f"{plan.name}.gate"
+        order = replace(order, gate=str(gate))
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(run, order, root, modelinfos=self._folder / "modelinfos")
+            ready = gate.with_name(f"{gate.name}.ready")
+            while not ready.exists() and not future.done():
+                wait([future], 0.05)
+            with self._memory(alone=plan.memory), self._slot(plan.name):
+                gate.touch()
+                return future.result()
+
+    @contextmanager
+    def _memory(self, alone: bool) -> Iterator[None]:
+        """The GPU: alone, or beside others that measure nothing. Who wants it alone is before all who come later."""
+        with contextlib.ExitStack() as stack:
+            with self._locked("turnstile.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+                stack.enter_context(self._locked("memory.lock", fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+            yield
 
     def root(self, name: str) -> Path:
         """The caches of that name."""
@@ -182,7 +205,7 @@ class Starts:
     @contextmanager
     def _slot(self, name: str) -> Iterator[None]:
         """One of as many as may be under way at a time: more would only take longer, each of them."""
-        many = 5 if self.gpu else max(1, len(os.sched_getaffinity(0)))
+        many = 8 if self.gpu else max(1, len(os.sched_getaffinity(0)))
         with contextlib.ExitStack() as stack:
             files = [
                 stack.enter_context(open(self._folder / f"slot{number}.lock", "a")) for number in range(many)
@@ -248,12 +271,17 @@ def same(found: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None
 
 
 def counters(engine: Engine) -> dict[str, int]:
-    """What the engine counted; but how often a kernel was looked up, which is where the two paths differ."""
-    return {
-        name: value
-        for name, value in engine.counters.items()
-        if not name.startswith("inductor.async_compile_cache")
-    }
+    """What the engine counted, but for `_BY_THE_PATH`."""
+    return {name: value for name, value in engine.counters.items() if not name.startswith(_BY_THE_PATH)}
+
+
+_BY_THE_PATH = (
+    "inductor.async_compile_cache",
+    "inductor.benchmarking.",
+    "inductor.triton_bundler_save_kernel",
+)
+"""Counters of how kernels are come by, which is where the two paths differ: how often one was looked up, how often its
+configurations were measured, and how many files of those that were tried go into a bundle."""
 
 
 def clean(run: Run, what: str) -> None:

@@ -10,9 +10,11 @@ import sys
 from typing import Any
 
 from pytest_compilepool import resources
+from pytest_compilepool.cli import doctor_vllm
 from pytest_compilepool.pool.errors import PoolError
 from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, Decision, decide
 from pytest_compilepool.torch_compat import Capabilities, TorchUnavailable, capabilities, installed_version
+from pytest_compilepool.vllm.settings import BadSetting
 
 # Floor 3 does not import torch; capabilities() does, behind its door, when this command is run.
 
@@ -24,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--processes", metavar="N", help="how many processes to decide on and to measure with"
     )
     parser.add_argument("--start-method", metavar="METHOD", help="subprocess, fork or spawn")
+    parser.add_argument("--vllm", action="store_true", help="what happens in the vLLM that is installed here")
+    parser.add_argument(
+        "--events",
+        metavar="FILE",
+        help="a table of the events that vLLM's pool has written there; implies --vllm",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
@@ -44,7 +52,9 @@ def run(arguments: argparse.Namespace) -> int:
             start_method=arguments.start_method,
             started_with=resources.start_environment(),
         )
-    except (BadProcesses, BadStartMethod) as error:
+        if arguments.vllm or arguments.events is not None:
+            findings["vllm"] = doctor_vllm.findings(able, arguments.events)
+    except (BadProcesses, BadStartMethod, BadSetting, doctor_vllm.BadEvents) as error:
         print(f"compilepool doctor: {error}", file=sys.stderr)
         return 2
     findings["decision"] = decision.as_json()
@@ -94,6 +104,8 @@ def as_text(findings: dict[str, Any], decision: Decision) -> list[str]:
     if findings.get("measured"):
         lines += ["", "What it costs here (one run)"]
         lines += [f"  {name:<32}{_figure(name, value)}" for name, value in findings["measured"].items()]
+    if "vllm" in findings:
+        lines += ["", *doctor_vllm.as_text(findings["vllm"])]
     if findings["missing"]:
         lines += ["", f"Missing: {findings['missing']}"]
     return lines

@@ -15,13 +15,13 @@ from pytest_compilepool import torch_compat, vllm_compat
 from pytest_compilepool.vllm.events import EventLog
 from pytest_compilepool.vllm.lifecycle import Lifecycle, log
 from pytest_compilepool.vllm.remembered import any_artifacts
-from pytest_compilepool.vllm.settings import Settings, decide
+from pytest_compilepool.vllm.settings import decide, from_environment
 
 _waiting: list[Lifecycle] = []
 
 
-def follow(settings: Settings) -> None:
-    """From now on each engine that is configured for this process has its sidecar started."""
+def follow() -> None:
+    """From now on each engine that is configured for this process has its sidecar started, if a pool is asked for then."""
     owner, name = vllm_compat.engine_args_class(), vllm_compat.ENGINE_ARGS.method
     original = getattr(owner, name, None)
     if original is None:
@@ -30,7 +30,7 @@ def follow(settings: Settings) -> None:
     @functools.wraps(original)
     def create_engine_config(arguments: Any, *args: Any, **named: Any) -> Any:
         try:
-            _start(arguments, settings)
+            _start(arguments)
         except Exception as error:
             log.warning("no compile pool ahead: %s: %s", type(error).__name__, error)
         try:
@@ -61,9 +61,10 @@ def end() -> None:
         _waiting.pop().end()
 
 
-def _start(arguments: Any, settings: Settings) -> None:
+def _start(arguments: Any) -> None:
     root = Path(torch_compat.cache_roots()["VLLM_CACHE_ROOT"])
-    if _waiting or any_artifacts(root) or not vllm_compat.compiles_here(arguments):
+    settings = from_environment()
+    if settings is None or _waiting or any_artifacts(root) or not vllm_compat.compiles_here(arguments):
         return
     decision = decide(settings, 1, torch_compat.capabilities())
     if decision.processes >= 2:

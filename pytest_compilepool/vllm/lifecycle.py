@@ -166,7 +166,7 @@ class Lifecycle:
         try:
             self._pool.torch_pool  # noqa: B018 (raises where the sidecar is dead)
         except PoolError as error:
-            self._give_up(str(error))
+            self._give_up(_cause(error))
             return
         if not self._waited and not self._late:
             self._wait_ready()
@@ -182,7 +182,7 @@ class Lifecycle:
                 # Forked once the sidecar has its imports behind it, while this process goes on.
                 self._pool.start_workers()
             except (PoolError, TorchUnavailable, OSError) as error:
-                self._give_up(str(error))
+                self._give_up(_cause(error))
                 return
             sidecar = self._pool.sidecar
             self._note(
@@ -200,7 +200,7 @@ class Lifecycle:
         try:
             self._pool.wait_ready()
         except PoolError as error:
-            self._give_up(str(error))
+            self._give_up(_cause(error))
             return
         self._note("ready", time.monotonic() - began, workers=[key.pid for key in self._workers()])
 
@@ -217,7 +217,7 @@ class Lifecycle:
             try:
                 self._pool.quiesce(_QUIESCE_SECONDS)
             except PoolError as error:
-                self._give_up(str(error))
+                self._give_up(_cause(error))
                 return
             self._note("quiesce", time.monotonic() - began, where=where)
 
@@ -256,6 +256,11 @@ class Lifecycle:
         self.events.note(what, state.value, took, **detail)
         if self.events.trouble and not said:
             log.warning("events of the compile pool are not written down: %s", self.events.trouble)
+
+
+def _cause(error: BaseException) -> str:
+    """What happened, without the advice to a test that goes with it."""
+    return str(error).split(". The next test")[0].split("; nobody had")[0]
 
 
 def describe(processes: int, why: str) -> str:

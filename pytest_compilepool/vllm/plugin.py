@@ -35,7 +35,7 @@ def register() -> None:
         log.warning("%s is not followed: vLLM %s is none of %s to %s", PROCESSES, version, first, last)
         return
     try:
-        settings = from_environment()
+        settings = _asked()
         owner = vllm_compat.seam_class()
     except BadSetting as error:
         log.warning("no compile pool: %s", error)
@@ -43,8 +43,8 @@ def register() -> None:
     except (ImportError, AttributeError) as error:
         log.warning("no compile pool: vLLM %s is not as it is known to be: %s", version, error)
         return
-    if settings is not None and settings.processes != "1":
-        _follow(owner, settings, version)
+    if settings is not None:
+        _follow(owner, version)
 
 
 def current() -> Lifecycle | None:
@@ -52,8 +52,17 @@ def current() -> Lifecycle | None:
     return ahead.waiting() or (_begun[-1] if _begun else None)
 
 
-def _follow(owner: Any, settings: Settings, version: str) -> None:
-    """Have every worker of this process get its pool when it is made, or else when its device is initialised."""
+def _asked() -> Settings | None:
+    """What the environment asks for now; None where that is no pool. Raises BadSetting."""
+    settings = from_environment()
+    return None if settings is None or settings.processes == "1" else settings
+
+
+def _follow(owner: Any, version: str) -> None:
+    """Have every worker of this process get its pool when it is made, or else when its device is initialised.
+
+    What is asked for is read again for each: a process that makes several engines may ask anew for every one.
+    """
     early, late = vllm_compat.EARLY.method, vllm_compat.SEAM.method
     make, initialise = getattr(owner, early), getattr(owner, late)
     if getattr(initialise, _MARK, False):
@@ -64,13 +73,13 @@ def _follow(owner: Any, settings: Settings, version: str) -> None:
     def init_worker(wrapper: Any, *args: Any, **named: Any) -> Any:
         config = _guarded(vllm_compat.config_of_worker, args, named)
         if config is not None:
-            setattr(wrapper, _HELD, (_guarded(_begin, config, settings, early),))
+            setattr(wrapper, _HELD, (_guarded(_begin, config, early),))
         return _or_ended(wrapper, make, wrapper, *args, **named)
 
     @functools.wraps(initialise)
     def init_device(wrapper: Any, *args: Any, **named: Any) -> Any:
         if not hasattr(wrapper, _HELD):
-            setattr(wrapper, _HELD, (_guarded(_begin, wrapper.vllm_config, settings, late),))
+            setattr(wrapper, _HELD, (_guarded(_begin, wrapper.vllm_config, late),))
         (lifecycle,) = getattr(wrapper, _HELD)
         delattr(wrapper, _HELD)  # another engine in the same wrapper has another life
         setattr(wrapper, _RUNNING, lifecycle)
@@ -79,7 +88,7 @@ def _follow(owner: Any, settings: Settings, version: str) -> None:
             _guarded(_attach, wrapper.worker, lifecycle, version)
         return result
 
-    ahead.follow(settings)
+    ahead.follow()
     setattr(init_device, _MARK, True)
     setattr(owner, early, init_worker)
     setattr(owner, late, init_device)
@@ -105,8 +114,12 @@ def _guarded(call: Callable[..., Any], *args: Any) -> Any:
         return None
 
 
-def _begin(config: Any, settings: Settings, when: str) -> Lifecycle | None:
+def _begin(config: Any, when: str) -> Lifecycle | None:
     """The lifecycle of a worker with this `VllmConfig`, begun; None where it is not to have one. when: for its events."""
+    settings = _asked()
+    if settings is None:
+        ahead.end()
+        return None
     why_not = vllm_compat.compiles_nothing(config)
     if why_not:
         ahead.end()

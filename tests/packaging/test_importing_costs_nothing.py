@@ -34,7 +34,7 @@ import pytest_compilepool
 
 def walk(package):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        if module.name.rsplit(".", 1)[1].startswith(("__main__", "_triton_source", "test_", "conftest")):
+        if module.name.rsplit(".", 1)[1].startswith(("__main__", "_triton_source", "primed", "test_", "conftest")):
             continue
         found = importlib.import_module(module.name)
         if module.ispkg:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pytest_compilepool import marks, newhooks, options
-from pytest_compilepool.fixtures import conformance, pools, proofs
+from pytest_compilepool.fixtures import conformance, engines, pools, proofs
 from pytest_compilepool.leaks.base import Owned
 from pytest_compilepool.leaks.census import builtin_checkers
 
@@ -21,9 +21,9 @@ NAMES = [
     *(f"`{checker.name}`" for checker in builtin_checkers(Owned())),
     *(
         name
-        for room in (pools, proofs, conformance)
+        for room in (pools, proofs, conformance, engines)
         for name, value in vars(room).items()
-        if type(value).__name__ == "FixtureFunctionDefinition"
+        if type(value).__name__ == "FixtureFunctionDefinition" and not name.startswith("_")
     ),
 ]
 

@@ -20,9 +20,10 @@ from pytest_compilepool import proctree, torch_compat, vllm_compat
 from pytest_compilepool.capture import CaptureGuard
 from pytest_compilepool.fresh.ending import die_with
 from pytest_compilepool.torch_compat.clock import CompileClock, phases
-from pytest_compilepool.vllm.engines import census, cpu, extension, log
+from pytest_compilepool.vllm.engines import census, cpu, defaults, extension, log
 from pytest_compilepool.vllm.engines.order import (
     ANSWER,
+    GATE_SECONDS,
     LOG,
     ORDER,
     PROMPTS,
@@ -34,16 +35,8 @@ from pytest_compilepool.vllm.engines.order import (
 )
 from pytest_compilepool.vllm.plugin import ATTRIBUTE
 
-_SIDECAR = "torch._inductor.compile_worker"
-
-# A small engine: what compiles does not depend on it, and it starts in seconds.
-_CPU = {"dtype": "float32", "max_model_len": 128, "max_num_batched_tokens": 128, "max_num_seqs": 4}
-_GPU = {
-    "max_model_len": 512,
-    "max_num_batched_tokens": 2048,
-    "max_num_seqs": 64,
-    "gpu_memory_utilization": 0.4,
-}
+# Named as a module or, in other releases of torch, by its file.
+_SIDECAR = "compile_worker"
 
 
 class Child:
@@ -82,6 +75,8 @@ class Child:
         vllm = importlib.import_module("vllm")
         self._llm, self._sampling = vllm.LLM, vllm.SamplingParams
         self.run.seconds["import"] = round(time.monotonic() - began, 3)
+        if self.order.gate:
+            _take_turn(Path(self.order.gate))
         self.on_cpu = cpu.is_cpu()
         self.run.versions = _versions(self.on_cpu)
         self.clock.start()
@@ -135,20 +130,9 @@ class Child:
             engine.logged = log.seconds(file.read())
 
     def _arguments(self) -> dict[str, Any]:
-        defaults = _CPU if self.on_cpu else _GPU
-        given = dict(self.order.engine)
-        has_weights = any(Path(self.order.model).glob("*.safetensors"))
-        compilation = {"mode": 3, **given.pop("compilation_config", {})}
-        return {
-            "model": self.order.model,
-            "load_format": "auto" if has_weights else "dummy",
-            "skip_tokenizer_init": True,
-            "compilation_config": compilation,
-            # Imported by workers in other processes, which are to be prepared too.
-            "worker_extension_cls": f"{extension.__name__}.Extension",
-            **defaults,
-            **given,
-        }
+        # Imported by workers in other processes, which are to be prepared too.
+        extended = {"worker_extension_cls": f"{extension.__name__}.Extension", **self.order.engine}
+        return defaults.arguments(self.order.model, self.on_cpu, extended)
 
     def kill_engine(self, within: float) -> None:
         """SIGKILL to the process that the sidecar belongs to; notes how long its pool was there after that.
@@ -225,6 +209,13 @@ class Child:
         return getattr(getattr(executor, "driver_worker", None), "worker", None)
 
 
+def _take_turn(gate: Path) -> None:
+    """Until somebody makes that file. Whoever asked for this process ends it where that never comes."""
+    gate.with_name(f"{gate.name}.ready").touch()
+    while not gate.exists():
+        time.sleep(0.02)
+
+
 def _pool_processes() -> list[tuple[int, bool]]:
     """Pids of pools below this process, and whether each is a sidecar."""
     rows = [row for row in proctree.descendants(os.getpid()) if not row.dead]
@@ -261,7 +252,8 @@ def main(folder: str, parent: int) -> None:
     names = {one.name for one in fields(Order)}
     order = Order(**{name: value for name, value in told.items() if name in names})
     stacks = open(place / STACKS, "w", encoding="utf-8")  # noqa: SIM115 (open until the end)
-    faulthandler.dump_traceback_later(order.limit, exit=True, file=stacks)
+    waiting = GATE_SECONDS if order.gate else 0.0
+    faulthandler.dump_traceback_later(order.limit + waiting, exit=True, file=stacks)
     child = Child(order, place)
     child.do()
     part = place / f"{ANSWER}.part"

@@ -9,6 +9,9 @@ from typing import Any
 
 ORDER, ANSWER, LOG, STACKS, EVENTS = "order.json", "answer.json", "log.txt", "stacks.txt", "events.jsonl"
 
+GATE_SECONDS = 3600.0
+"""Seconds that an interpreter waits for its turn."""
+
 PROMPTS = ((5, 6, 7, 8), (9, 10, 11, 12, 13, 14), (40, 3, 77))
 """Tokens of prompts that every model of this package knows."""
 
@@ -22,7 +25,8 @@ class Order:
     functions, `module:function`, called with the child before the first engine is made; engines: how many; tokens:
     how many are generated for each prompt; logprobs: whether each is told with its own; watch: seconds for which the
     engine generates while the CPU time of the pool's processes is measured; plugin: whether vLLM is to load this
-    package's; limit: seconds for all of it.
+    package's; gate: a file, or an empty text: once it has imported vLLM it makes `gate.ready` and waits for that file;
+    limit: seconds for all of it, from the gate on where there is one.
     """
 
     model: str
@@ -35,6 +39,7 @@ class Order:
     logprobs: bool = False
     watch: float = 0.0
     plugin: bool = True
+    gate: str = ""
     limit: float = 300.0
 
 

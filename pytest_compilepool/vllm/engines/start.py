@@ -19,7 +19,7 @@ from typing import Any
 
 from pytest_compilepool import proctree
 from pytest_compilepool.fresh.ending import end_all
-from pytest_compilepool.vllm.engines.order import ANSWER, EVENTS, LOG, ORDER, STACKS, Order, Run
+from pytest_compilepool.vllm.engines.order import ANSWER, EVENTS, GATE_SECONDS, LOG, ORDER, STACKS, Order, Run
 from pytest_compilepool.vllm.events import read_events
 from pytest_compilepool.vllm.settings import EVENTS as EVENTS_VARIABLE
 from pytest_compilepool.vllm.settings import PROCESSES
@@ -92,7 +92,7 @@ def _run(order: Order, root: Path, folder: Path, stop: threading.Event | None) -
     survivors: list[str] = []
     status: int | None = None
     try:
-        status = _wait(child, order.limit + SPARE, stop)
+        status = _wait(child, order.limit + SPARE + (GATE_SECONDS if order.gate else 0.0), stop)
         if status is not None:
             survivors = _left(child.pid, tag)
     finally:
@@ -161,7 +161,7 @@ def _answer(folder: Path, status: int | None, survivors: list[str]) -> Run:
         text = (folder / LOG).read_text(encoding="utf-8", errors="replace")
         # vLLM 0.32 sets its logging up when it has its plugins: what comes before has no level in front of it.
         found.warnings = [
-            line for line in text.splitlines() if "compile pool" in line and " INFO " not in line
+            line for line in text.splitlines() if "compile pool" in line and not re.search(r"\bINFO\b", line)
         ]
     found.status, found.survivors, found.log = status, survivors, log
     return found

@@ -59,6 +59,9 @@ class WorkerWrapperBase:
         self.vllm_config = vllm_config
         self._does = does
 
+    def init_worker(self, all_kwargs: list[dict[str, Any]]) -> None:
+        self._does("init_worker")
+
     def init_device(self) -> str:
         self._does("init_device")
         self.worker = Worker(self._does)
