@@ -54,8 +54,9 @@ EARLY = Seam("vllm.v1.worker.worker_base", "WorkerWrapperBase", "init_worker")
 """The same in a process that has its plugins already, as where the engine is in this one: seconds earlier, since the
 worker's own imports come after it."""
 
-ENGINE_ARGS = Seam("vllm.engine.arg_utils", "EngineArgs", "create_engine_config")
-"""Where an engine begins whose worker will be in this process, seconds before there is one."""
+ENGINE = Seam("vllm.v1.engine.llm_engine", "LLMEngine", "from_engine_args")
+"""Where an engine begins whose worker may be in this process, seconds before there is one. Its first argument are the
+`EngineArgs`. The asynchronous engine has its own, and its worker always in another process."""
 
 HOOKS = (
     # Not the runner's: from 0.33 on the worker's goes on after it.
@@ -182,18 +183,21 @@ def compiles_here(arguments: Any) -> bool:
     vLLM's own switch says whether the engine gets a process; several ranks get one each.
     """
     envs = sys.modules.get("vllm.envs")
-    ranks = [getattr(arguments, f"{kind}_parallel_size", 1) for kind in ("tensor", "pipeline", "data")]
+    kinds = ("tensor", "pipeline", "data", "prefill_context", "decode_context")
+    ranks = [getattr(arguments, f"{kind}_parallel_size", 1) for kind in kinds]
+    backend = getattr(arguments, "distributed_executor_backend", None)
     return (
         envs is not None
         and not envs.VLLM_ENABLE_V1_MULTIPROCESSING
         and not getattr(arguments, "enforce_eager", False)
+        and backend in (None, "uni", "external_launcher")
         and all(size in (None, 1) for size in ranks)
     )
 
 
-def engine_args_class() -> Any:
-    """The class that has ENGINE_ARGS' method, or None where nobody in this process has loaded it."""
-    return getattr(sys.modules.get(ENGINE_ARGS.module), ENGINE_ARGS.owner, None)
+def engine_class() -> Any:
+    """The class that has ENGINE's method, or None where nobody in this process has loaded it."""
+    return getattr(sys.modules.get(ENGINE.module), ENGINE.owner, None)
 
 
 def local_ranks(config: Any) -> int:

@@ -35,7 +35,7 @@ def test_sidecar_before_the_model(bench: Bench) -> None:
     warm, loaded = first(run, "warm"), first(run, "loaded")
     check(warm["at"] < loaded["at"], "the sidecar was started when the model was loaded already")
     check(
-        warm["detail"]["when"] in ("create_engine_config", "init_worker", "init_device"),
+        warm["detail"]["when"] in ("from_engine_args", "init_worker", "init_device"),
         f"the sidecar was started {warm['detail']['when']}",
     )
     bench.note(f"{loaded['at'] - warm['at']:.1f} s before the model was loaded")

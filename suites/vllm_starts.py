@@ -132,7 +132,8 @@ class Starts:
             with self._slot(plan.name):
                 return run(order, root, modelinfos=self._folder / "modelinfos")
         # It imports vLLM first, which takes as long as many a start and touches no GPU.
-        gate = self._folder / f"{plan.name}.gate"
+        # Of its own: who was ended while it made the same has left its gate open.
+        gate = self._folder / f"{plan.name}.{os.getpid()}.gate"
         order = replace(order, gate=str(gate))
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(run, order, root, modelinfos=self._folder / "modelinfos")

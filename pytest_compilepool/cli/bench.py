@@ -103,7 +103,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Order, list[int], int]:
     try:
         model = models.find(arguments.model, "--model")
         engine = json.loads(arguments.engine)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise Refused(f"--engine: {arguments.engine!r} is no JSON: {error}") from None
     except ValueError as error:
         raise Refused(str(error)) from None
@@ -163,11 +163,12 @@ def as_text(measured: bench.Measured, processes: list[int], about: dict[str, Any
         f"  {_NAMES[name]:<34}{one:>22.2f}{f'{eight:.2f} ({100 * (1 - eight / one):+.1f}%)':>22}"
         for name, (one, eight) in PULL_REQUEST.items()
     ]
-    lines += [
-        "",
-        f"The bound: compiling kernels is so much of a cold start with {first}, no pool can take off more",
-    ]
-    lines += [f"  {_NAMES[name]:<34}{share:>21.1f}%" for name, share in measured.bound(first).items()]
+    if first == 1:  # with more, kernels are not compiled in the process, and what they take is not known
+        lines += [
+            "",
+            "The bound: compiling kernels is so much of a cold start with 1, no pool can take off more",
+        ]
+        lines += [f"  {_NAMES[name]:<34}{share:>21.1f}%" for name, share in measured.bound(first).items()]
     return [*lines, *_profile(measured, first, others[-1])]
 
 

@@ -20,6 +20,9 @@ from pytest_compilepool.torch_compat.probe import inductor
 class Keeper(Protocol):
     """Who keeps the gate. None of these may raise."""
 
+    def is_over(self) -> bool:
+        """Whether it wants to be asked no more; another one is asked then, or nobody."""
+
     def coming(self) -> None:
         """A compile has begun that may want kernels. Returns at once."""
 
@@ -39,96 +42,127 @@ class Keeper(Protocol):
         """How long the pool may take for one kernel."""
 
 
-class Gate:
-    """Wraps three methods of torch's `AsyncCompile` from `install()` to `remove()`.
+_lock = threading.RLock()
+_keepers: list[Keeper] = []  # the newest last
+_undo: list[Callable[[], None]] = []
+_told = threading.local()  # what `triton` was told in this thread, while it runs
 
-    `wakeup`: the keeper learns of it first; `use_process_pool`: not where the keeper says no; `triton`: a kernel
-    that the pool owes is compiled in this process, where an error of the kernel itself shows as without a pool.
+
+class Gate:
+    """From `install()` to `remove()` its keeper may be asked. The newest that is not over is: torch holds its pool.
+
+    Three methods of torch's `AsyncCompile` are wrapped, once, while there is a keeper. `wakeup`: the keeper learns of it
+    first; `use_process_pool`: not where the keeper says no; `triton`: a kernel that the pool owes is compiled in this
+    process, where an error of the kernel itself shows as without a pool.
     """
 
     def __init__(self, keeper: Keeper) -> None:
         self._keeper = keeper
-        self._told = threading.local()  # what `triton` was told in this thread, while it runs
-        self._undo: list[Callable[[], None]] = []
 
     def install(self) -> None:
         """Begin. Imports torch's `async_compile`."""
         owner = inductor("async_compile").AsyncCompile
-        wakeup, use, triton = owner.wakeup, owner.use_process_pool, owner.triton
-        keeper = self._keeper
-
-        def gated_wakeup(_: Any) -> None:
-            keeper.coming()
-            if keeper.is_open():
-                # A pool that dies just now is met again, and looked after, by the first kernel.
-                with contextlib.suppress(Exception):
-                    wakeup()
-
-        def gated_use(_: Any) -> bool:
-            told = getattr(self._told, "open", None)
-            return bool((keeper.is_open() if told is None else told) and use())
-
-        @functools.wraps(triton)
-        def gated_triton(*args: Any, **named: Any) -> Any:
-            return self._kernel(functools.partial(triton, *args, **named), *_named(*args, **named))
-
-        self._put(owner, "wakeup", classmethod(gated_wakeup))
-        self._put(owner, "use_process_pool", classmethod(gated_use))
-        self._put(owner, "triton", gated_triton)
+        with _lock:
+            _keepers.append(self._keeper)
+            if not _undo:
+                _wrap(owner)
 
     def remove(self) -> None:
-        """End: torch's own methods are back. May be called twice."""
-        while self._undo:
-            self._undo.pop()()
+        """End: torch's own methods are back with the last keeper. May be called twice."""
+        with _lock:
+            _keepers[:] = [one for one in _keepers if one is not self._keeper]
+            while _undo and not _keepers:
+                _undo.pop()()
 
-    def _kernel(self, triton: Callable[[], Any], name: str, source: str) -> Any:
-        """One call of `triton`: the kernel, or a future for it."""
-        if _is_bundled(source):
+
+def _asked() -> Keeper | None:
+    return next((one for one in reversed(_keepers) if not one.is_over()), None)
+
+
+def _wrap(owner: Any) -> None:
+    wakeup, use, triton = owner.wakeup, owner.use_process_pool, owner.triton
+
+    def gated_wakeup(_: Any) -> None:
+        keeper = _asked()
+        if keeper is None:
+            wakeup()
+            return
+        keeper.coming()
+        if keeper.is_open():
+            # A pool that dies just now is met again, and looked after, by the first kernel.
+            with contextlib.suppress(Exception):
+                wakeup()
+
+    def gated_use(_: Any) -> bool:
+        told, keeper = getattr(_told, "open", None), _asked()
+        may = told if told is not None else keeper is None or keeper.is_open()
+        return bool(may and use())
+
+    @functools.wraps(triton)
+    def gated_triton(*args: Any, **named: Any) -> Any:
+        keeper = _asked()
+        if keeper is None:
+            return triton(*args, **named)
+        return _Passage(keeper, functools.partial(triton, *args, **named), *_named(*args, **named)).kernel()
+
+    _put(owner, "wakeup", classmethod(gated_wakeup))
+    _put(owner, "use_process_pool", classmethod(gated_use))
+    _put(owner, "triton", gated_triton)
+
+
+def _put(owner: Any, name: str, method: Any) -> None:
+    original = owner.__dict__[name]
+    setattr(owner, name, method)
+
+    def undo() -> None:
+        if owner.__dict__.get(name) is method:  # else somebody has wrapped it since: theirs stays
+            setattr(owner, name, original)
+
+    _undo.append(undo)
+
+
+class _Passage:
+    """One kernel on its way. triton: the call of torch's own method; name, source: of the kernel."""
+
+    def __init__(self, keeper: Keeper, triton: Callable[[], Any], name: str, source: str) -> None:
+        self._keeper, self._triton, self._name, self._source = keeper, triton, name, source
+
+    def kernel(self) -> Any:
+        """The kernel, or a future for it."""
+        if _is_bundled(self._source):
             # A warm start: nothing is compiled, so there is nothing to wait for a pool for.
-            made = self._with_word(False, triton)
-            self._keeper.compiled(name, "cache")
+            made = self._with_word(False)
+            self._keeper.compiled(self._name, "cache")
             return made
         if not self._keeper.admit():
-            return self._here(triton, name, source, "process")
+            return self._here("process")
         try:
-            made = self._with_word(True, triton)
-        except (
-            Exception
-        ) as error:  # a pool that cannot be given the job, and nothing else, is the pool's fault
-            return self._rescue(triton, name, source, error)
+            made = self._with_word(True)
+        except Exception as error:  # a pool that cannot be given the job, and nothing else, is its fault
+            return self._rescue(error)
         if isinstance(made, inductor("codecache").CodeCacheFuture):
-            return _owed(made, self._keeper, name, lambda error: self._rescue(triton, name, source, error))
-        self._keeper.compiled(name, "process")
+            return _owed(made, self._keeper, self._name, self._rescue)
+        self._keeper.compiled(self._name, "process")
         return made
 
-    def _rescue(self, triton: Callable[[], Any], name: str, source: str, error: BaseException) -> Any:
-        made = self._here(triton, name, source, "rescued")
-        self._keeper.failed(name, error)
+    def _rescue(self, error: BaseException) -> Any:
+        made = self._here("rescued")
+        self._keeper.failed(self._name, error)
         return made
 
-    def _here(self, triton: Callable[[], Any], name: str, source: str, where: str) -> Any:
-        _forget_promise(source)
-        made = self._with_word(False, triton)
-        self._keeper.compiled(name, where)
+    def _here(self, where: str) -> Any:
+        _forget_promise(self._source)
+        made = self._with_word(False)
+        self._keeper.compiled(self._name, where)
         return made
 
-    def _with_word(self, is_open: bool, call: Callable[[], Any]) -> Any:
-        before = getattr(self._told, "open", None)
-        self._told.open = is_open
+    def _with_word(self, is_open: bool) -> Any:
+        before = getattr(_told, "open", None)
+        _told.open = is_open
         try:
-            return call()
+            return self._triton()
         finally:
-            self._told.open = before
-
-    def _put(self, owner: Any, name: str, method: Any) -> None:
-        original = owner.__dict__[name]
-        setattr(owner, name, method)
-
-        def undo() -> None:
-            if owner.__dict__.get(name) is method:  # else somebody has wrapped it since: theirs stays
-                setattr(owner, name, original)
-
-        self._undo.append(undo)
+            _told.open = before
 
 
 def _named(_: Any, kernel_name: str, source_code: str, *rest: Any, **named: Any) -> tuple[str, str]:

@@ -107,7 +107,9 @@ def cache_roots() -> dict[str, str]:
         "TORCHINDUCTOR_CACHE_DIR": inductor,
         "TRITON_CACHE_DIR": os.environ.get("TRITON_CACHE_DIR")
         or os.path.join(triton_home, ".triton", "cache"),
-        "VLLM_CACHE_ROOT": os.environ.get("VLLM_CACHE_ROOT") or os.path.join(cache_home, "vllm"),
+        "VLLM_CACHE_ROOT": os.path.expanduser(
+            os.environ.get("VLLM_CACHE_ROOT") or os.path.join(cache_home, "vllm")
+        ),
     }
 
 

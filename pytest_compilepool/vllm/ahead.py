@@ -8,6 +8,7 @@ be loaded.
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +16,39 @@ from pytest_compilepool import torch_compat, vllm_compat
 from pytest_compilepool.vllm.events import EventLog
 from pytest_compilepool.vllm.lifecycle import Lifecycle, log
 from pytest_compilepool.vllm.remembered import any_artifacts
-from pytest_compilepool.vllm.settings import decide, from_environment
+from pytest_compilepool.vllm.settings import Settings, decide, from_environment
 
 _waiting: list[Lifecycle] = []
+_maker = 0  # pid of the process that has started it
 
 
 def follow() -> None:
-    """From now on each engine that is configured for this process has its sidecar started, if a pool is asked for then."""
-    owner, name = vllm_compat.engine_args_class(), vllm_compat.ENGINE_ARGS.method
-    original = getattr(owner, name, None)
-    if original is None:
+    """From now on each engine that is made for this process has its sidecar started, if a pool is asked for then."""
+    owner, name = vllm_compat.engine_class(), vllm_compat.ENGINE.method
+    method = None if owner is None else owner.__dict__.get(name)
+    if not isinstance(method, classmethod):
         return
+    original = method.__func__
 
     @functools.wraps(original)
-    def create_engine_config(arguments: Any, *args: Any, **named: Any) -> Any:
+    def from_engine_args(kind: Any, engine_args: Any, *args: Any, **named: Any) -> Any:
         try:
-            _start(arguments)
+            _start(engine_args)
         except Exception as error:
             log.warning("no compile pool ahead: %s: %s", type(error).__name__, error)
         try:
-            return original(arguments, *args, **named)
-        except BaseException:
-            end()  # a configuration that vLLM refuses
-            raise
+            return original(kind, engine_args, *args, **named)
+        finally:
+            end()  # a configuration that vLLM refuses, or a worker that wants another: nobody has taken it
 
-    setattr(owner, name, create_engine_config)
+    setattr(owner, name, classmethod(from_engine_args))
 
 
-def take(processes: int) -> Lifecycle | None:
-    """The one that waits, if it has so many processes; from now on its worker's. Another one is ended."""
-    if _waiting and _waiting[0].pool.processes == processes:
+def take(processes: int, settings: Settings) -> Lifecycle | None:
+    """The one that waits, if it is as it is wanted; from now on its worker's. Another one is ended."""
+    if _waiting and os.getpid() != _maker:
+        _waiting.clear()  # a fork of who has started it
+    if _waiting and _waiting[0].pool.processes == processes and _waiting[0].is_for(settings):
         return _waiting.pop()
     end()
     return None
@@ -57,11 +61,12 @@ def waiting() -> Lifecycle | None:
 
 def end() -> None:
     """Nobody will want it."""
-    while _waiting:
+    while _waiting and os.getpid() == _maker:
         _waiting.pop().end()
 
 
 def _start(arguments: Any) -> None:
+    global _maker
     root = Path(torch_compat.cache_roots()["VLLM_CACHE_ROOT"])
     settings = from_environment()
     if settings is None or _waiting or any_artifacts(root) or not vllm_compat.compiles_here(arguments):
@@ -70,4 +75,5 @@ def _start(arguments: Any) -> None:
     if decision.processes >= 2:
         lifecycle = Lifecycle(decision.processes, settings, EventLog(settings.events), vllm_compat.target())
         _waiting.append(lifecycle)
-        lifecycle.ahead(vllm_compat.ENGINE_ARGS.method)
+        _maker = os.getpid()
+        lifecycle.ahead(vllm_compat.ENGINE.method)

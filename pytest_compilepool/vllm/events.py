@@ -29,6 +29,9 @@ class VllmEvent:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
+# Not waiting: a pipe that nobody reads is no reason for an engine to wait.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+
 LISTENERS: list[Callable[[VllmEvent], None]] = []
 """Called with each event of this process, in the thread that has written it down; for tests, which act at one of them."""
 
@@ -63,7 +66,7 @@ class EventLog:
         line = json.dumps(asdict(event), default=str) + "\n"
         try:
             # One write to a file that is open for appending: lines of several workers do not mix.
-            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            handle = os.open(self._path, _FLAGS, 0o644)
             try:
                 os.write(handle, line.encode())
             finally:
@@ -82,6 +85,6 @@ def read_events(path: str) -> list[VllmEvent]:
         for line in file:
             try:
                 found.append(VllmEvent(**json.loads(line)))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 continue
     return sorted(found, key=lambda event: event.at)

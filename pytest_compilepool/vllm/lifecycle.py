@@ -12,7 +12,6 @@ from pytest_compilepool import vllm_compat
 from pytest_compilepool.pool.errors import PoolError
 from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.records import Jobs, PoolState
-from pytest_compilepool.torch_compat import TorchUnavailable
 from pytest_compilepool.torch_compat.gate import Gate
 from pytest_compilepool.vllm.events import EventLog
 from pytest_compilepool.vllm.remembered import Remembered
@@ -48,6 +47,10 @@ class Lifecycle:
         self._kernels: dict[str, int] = {}
 
     # -- what the hooks call ---------------------------------------------------------------------------
+
+    def is_for(self, settings: Settings) -> bool:
+        """Whether it lives, and was made for the same."""
+        return not self._over and self._settings == settings
 
     def ahead(self, when: str) -> None:
         """Before it is known for which worker: the sidecar is started, nothing else. when: see `begin`."""
@@ -121,6 +124,10 @@ class Lifecycle:
 
     # -- the keeper ------------------------------------------------------------------------------------
 
+    def is_over(self) -> bool:
+        """Whether its pool has been ended, or given up."""
+        return self._over
+
     def coming(self) -> None:
         """A compile may want kernels. A sidecar that was kept back waits for the first that is in no artifact."""
         if not self._capturing and not self._late:
@@ -181,7 +188,7 @@ class Lifecycle:
                 self._pool.warm()
                 # Forked once the sidecar has its imports behind it, while this process goes on.
                 self._pool.start_workers()
-            except (PoolError, TorchUnavailable, OSError) as error:
+            except Exception as error:  # also what a machine says that can start no thread
                 self._give_up(_cause(error))
                 return
             sidecar = self._pool.sidecar

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,15 @@ def _follow(owner: Any, version: str) -> None:
 
     @functools.wraps(initialise)
     def init_device(wrapper: Any, *args: Any, **named: Any) -> Any:
-        if not hasattr(wrapper, _HELD):
+        # Not getattr: what a wrapper does not have it looks for in a worker that is not there yet.
+        if _HELD not in vars(wrapper):
             setattr(wrapper, _HELD, (_guarded(_begin, wrapper.vllm_config, late),))
-        (lifecycle,) = getattr(wrapper, _HELD)
+        (lifecycle,) = vars(wrapper)[_HELD]
         delattr(wrapper, _HELD)  # another engine in the same wrapper has another life
         setattr(wrapper, _RUNNING, lifecycle)
         result = _or_ended(wrapper, initialise, wrapper, *args, **named)
-        if lifecycle is not None:
-            _guarded(_attach, wrapper.worker, lifecycle, version)
+        if lifecycle is not None and not _guarded(_attach, wrapper.worker, lifecycle, version):
+            lifecycle.end()  # without its hooks nothing would be quiesced
         return result
 
     ahead.follow()
@@ -99,7 +101,7 @@ def _or_ended(wrapper: Any, call: Callable[..., Any], *args: Any, **named: Any) 
     try:
         return call(*args, **named)
     except BaseException:
-        for lifecycle in (*getattr(wrapper, _HELD, ()), getattr(wrapper, _RUNNING, None)):
+        for lifecycle in (*vars(wrapper).get(_HELD, ()), vars(wrapper).get(_RUNNING)):
             if lifecycle is not None:
                 lifecycle.end()
         raise
@@ -132,18 +134,22 @@ def _begin(config: Any, when: str) -> Lifecycle | None:
         EventLog(settings.events).note("off", "absent", reason=decision.why, processes=decision.processes)
         log.warning("no compile pool: %s", decision.unsafe_because or decision.why)
         return None
-    lifecycle = ahead.take(decision.processes)
+    lifecycle = ahead.take(decision.processes, settings)
     if lifecycle is None:
         lifecycle = Lifecycle(decision.processes, settings, EventLog(settings.events), vllm_compat.target())
     log.info("%s", describe(decision.processes, decision.why))
     root = Path(torch_compat.cache_roots()["VLLM_CACHE_ROOT"])
-    _begun.append(lifecycle)
-    lifecycle.begin(Remembered(root, identity_of(config, capabilities.torch)), when)
+    _begun[:] = [one for one in _begun if not one.is_over()] + [lifecycle]
+    try:
+        lifecycle.begin(Remembered(root, identity_of(config, capabilities.torch)), when)
+    except BaseException:
+        lifecycle.end()
+        raise
     return lifecycle
 
 
-def _attach(worker: Any, lifecycle: Lifecycle, version: str) -> None:
-    """Put the hooks on the instances, whatever their classes are; the classes stay as they are."""
+def _attach(worker: Any, lifecycle: Lifecycle, version: str) -> bool:
+    """Put the hooks on the instances, whatever their classes are; the classes stay as they are. Returns True."""
     owners = {"worker": worker, "runner": getattr(worker, "model_runner", None)}
     after = {
         "load_model": lifecycle.loaded,
@@ -161,19 +167,27 @@ def _attach(worker: Any, lifecycle: Lifecycle, version: str) -> None:
                 hook.name,
                 functools.partial(lifecycle.before_capture, hook.name),
                 functools.partial(lifecycle.after_capture, hook.name),
+                lifecycle.end,
             )
         else:
-            _surround(owner, hook.name, None, after[hook.name])
+            _surround(owner, hook.name, None, after[hook.name], lifecycle.end)
         found.append(hook.name)
     setattr(worker, ATTRIBUTE, lifecycle)
     runner = type(owners["runner"])
     lifecycle.attached(
         worker=type(worker).__qualname__, runner=f"{runner.__module__}.{runner.__qualname__}", hooks=found
     )
+    # A worker that vLLM drops without a shutdown, as where memory was lacking between two hooks.
+    weakref.finalize(worker, lifecycle.end).atexit = False  # then torch ends its pools itself
+    return True
 
 
 def _surround(
-    owner: Any, name: str, before: Callable[[], None] | None, after: Callable[[], None] | None
+    owner: Any,
+    name: str,
+    before: Callable[[], None] | None,
+    after: Callable[[], None],
+    failed: Callable[[], None],
 ) -> None:
     original = getattr(owner, name)
 
@@ -182,9 +196,11 @@ def _surround(
         if before is not None:
             before()
         try:
-            return original(*args, **named)
-        finally:
-            if after is not None:
-                after()
+            result = original(*args, **named)
+        except BaseException:
+            failed()  # an engine that does not come to be has nobody who shuts its worker down
+            raise
+        after()
+        return result
 
     setattr(owner, name, surrounded)

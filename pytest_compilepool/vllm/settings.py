@@ -74,7 +74,7 @@ def _seconds(environ: Mapping[str, str], name: str, otherwise: float) -> float:
     if not text:
         return otherwise
     # Not float() alone: that takes "1_0", "nan" and the digits of other scripts.
-    number = float(text) if re.fullmatch(r"\+?[0-9]{1,6}(\.[0-9]*)?", text) else math.nan
+    number = float(text) if re.fullmatch(r"\+?([0-9]{1,6}(\.[0-9]*)?|\.[0-9]+)", text) else math.nan
     if not 0 < number <= 86400:
         raise BadSetting(f"{name}: {text!r} is not a time; allowed are seconds, above 0 and up to 86400")
     return number

@@ -281,7 +281,7 @@ def test_each_engine_is_given_what_is_asked_for_then(monkeypatch):
 
     def lifecycle(processes, settings, events, target):
         begun.append((processes, settings.ready_timeout))
-        return types.SimpleNamespace(begin=lambda *told: None, end=lambda: None)
+        return types.SimpleNamespace(begin=lambda *told: None, end=lambda: None, is_over=lambda: False)
 
     able = types.SimpleNamespace(torch="2.13.0", quiesce=True, start_methods=("subprocess",))
     config = types.SimpleNamespace(
@@ -296,7 +296,7 @@ def test_each_engine_is_given_what_is_asked_for_then(monkeypatch):
     monkeypatch.setattr(vllm_compat, "target", lambda: "")
     monkeypatch.setattr(vllm_compat, "vllm_version", lambda: "0.32.0")
     monkeypatch.setattr(vllm_compat, "seam_class", lambda: Wrapper)
-    monkeypatch.setattr(vllm_compat, "engine_args_class", lambda: None)
+    monkeypatch.setattr(vllm_compat, "engine_class", lambda: None)
     for number, seconds in (("2", "9"), ("3", "8"), ("1", "7"), ("", "6"), ("nonsense", "5"), ("4", "4")):
         monkeypatch.setenv("VLLM_COMPILE_PROCESSES", number)
         monkeypatch.setenv("VLLM_COMPILE_POOL_READY_TIMEOUT", seconds)

@@ -97,15 +97,19 @@ def test_a_worker_is_told_its_config_before_it_is_made(release):
     assert any(isinstance(node, ast.Constant) and node.value == "vllm_config" for node in ast.walk(function))
 
 
-def test_an_engine_in_this_process_is_configured_there(release):
+def test_an_engine_in_this_process_begins_there(release):
     """And what is asked of its arguments, and of vLLM's own switch, is there."""
-    seam = vllm_compat.ENGINE_ARGS
+    seam = vllm_compat.ENGINE
     owner = classes(read(release, seam.module.replace(".", "/") + ".py"))[seam.owner]
-    assert seam.method in methods(owner)
-    fields = {node.target.id for node in owner.body if isinstance(node, ast.AnnAssign)}
+    function = next(node for node in owner.body if getattr(node, "name", "") == seam.method)
+    assert [one.id for one in function.decorator_list] == ["classmethod"]
+    assert [one.arg for one in function.args.args][:2] == ["cls", "engine_args"]
+    assert list(calls(read(release, "vllm/entrypoints/llm.py"), seam.method))
+    arguments = classes(read(release, "vllm/engine/arg_utils.py"))["EngineArgs"]
+    fields = {node.target.id for node in arguments.body if isinstance(node, ast.AnnAssign)}
     sizes = {f"{kind}_parallel_size" for kind in ("tensor", "pipeline", "data")}
-    assert {"enforce_eager", *sizes} <= fields
-    post = next(node for node in owner.body if getattr(node, "name", "") == "__post_init__")
+    assert {"enforce_eager", "distributed_executor_backend", *sizes} <= fields
+    post = next(node for node in arguments.body if getattr(node, "name", "") == "__post_init__")
     called = {getattr(node.func, "id", "") for node in ast.walk(post) if isinstance(node, ast.Call)}
     assert "load_general_plugins" in called  # so the plugin is there before the method is called
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" in str(releases.source(*release, "vllm/envs.py"))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,6 +16,8 @@ from typing import Any
 
 from pytest_compilepool.vllm.engines.order import Order, Run
 from pytest_compilepool.vllm.engines.start import run
+
+_AT_ONCE = 16  # each holds a gigabyte, and waits for those before it
 
 IMPORT_SECONDS = 300.0
 """Within which interpreters that import vLLM all at once must have done so."""
@@ -32,7 +35,8 @@ class Sample:
     def figures(self) -> dict[str, float]:
         """In seconds, but `share` (of kernels that came from workers, 0 to 1) and `kernels`."""
         engine = self.run.engine
-        found = {name: engine.logged.get(name, 0.0) for name in FIGURES[:3]}
+        # A warm start compiles no graph, and vLLM says nothing of it.
+        found = {name: engine.logged.get(name, 0.0) for name in FIGURES}
         found["init"] = engine.seconds["init"]
         for event in ("warm", "ready", "quiesce", "shutdown"):
             took = [
@@ -56,6 +60,7 @@ class Measured:
 
     samples: list[Sample] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    failed: list[Sample] = field(default_factory=list)
 
     def of(self, processes: int, phase: str) -> dict[int, dict[str, float]]:
         """Figures by pair."""
@@ -73,7 +78,7 @@ class Measured:
         pairs = [
             100 * (1 - ours[pair][name] / theirs[pair][name])
             for pair in ours.keys() & theirs.keys()
-            if theirs[pair][name]
+            if theirs[pair][name] and ours[pair][name]
         ]
         return statistics.median(pairs) if pairs else None
 
@@ -114,7 +119,7 @@ def measure(
         for pair in range(warm):
             turns += [(pair, n, "warm") for n in (processes if pair % 2 == 0 else reversed(processes))]
         measured = Measured()
-        at_once = max(1, len(os.sched_getaffinity(0)))
+        at_once = max(1, min(_AT_ONCE, len(os.sched_getaffinity(0))))
         for start in range(0, len(turns), at_once):
             _batch(order, turns[start : start + at_once], folder, measured, say)
         return measured
@@ -127,6 +132,7 @@ def _batch(
     measured: Measured,
     say: Callable[[str], None],
 ) -> None:
+    stop = threading.Event()
     gates = [folder / f"gate-{pair}-{number}-{phase}" for pair, number, phase in turns]
     with ThreadPoolExecutor(len(turns)) as pool:
         futures = [
@@ -135,6 +141,7 @@ def _batch(
                 replace(order, processes=str(number) if number > 1 else "", gate=str(gate)),
                 folder / f"root-{0 if phase == 'warm' else pair}-{number}",
                 modelinfos=folder / "modelinfos",
+                stop=stop,
             )
             for (pair, number, phase), gate in zip(turns, gates, strict=True)
         ]
@@ -143,10 +150,9 @@ def _batch(
             for turn, gate, future in zip(turns, gates, futures, strict=True):
                 gate.touch()
                 _note(Sample(*turn, future.result()), measured, say)
-        finally:
-            # Whoever still waits for a turn comes to its end.
-            for gate in gates:
-                gate.touch()
+        except BaseException:
+            stop.set()  # whoever still waits for a turn is ended, not started
+            raise
 
 
 def _imported(futures: Sequence[Future[Run]], gates: Sequence[Path]) -> None:
@@ -164,7 +170,13 @@ def _note(sample: Sample, measured: Measured, say: Callable[[str], None]) -> Non
         f"round {sample.pair + 1}, {sample.processes} process{'es' * (sample.processes > 1)}, {sample.phase}"
     )
     found = sample.run
+    unsaid = [name for name in FIGURES if found.engines and not found.engine.logged.get(name)]
+    if sample.phase == "cold" and unsaid and not found.error:
+        found.error = f"vLLM's log has no line with {', '.join(unsaid)}"
+    if sample.phase == "warm" and sample.processes in {one.processes for one in measured.failed}:
+        found.error = "its cold start failed"
     if found.error or not found.engines:
+        measured.failed.append(sample)
         measured.faults.append(f"{who}: {(found.error or 'no engine').strip().splitlines()[0][:300]}")
         say(measured.faults[-1])
         return

@@ -40,7 +40,7 @@ def take() -> dict[str, Any]:
 
 def _methods() -> dict[str, str]:
     found = written.methods()
-    for seam in (vllm_compat.SEAM, vllm_compat.EARLY, vllm_compat.ENGINE_ARGS):
+    for seam in (vllm_compat.SEAM, vllm_compat.EARLY, vllm_compat.ENGINE):
         owner = getattr(sys.modules.get(seam.module), seam.owner, None)
         found[f"{seam.owner}.{seam.method}"] = written.file_of(owner, seam.method)
     return found

@@ -43,7 +43,8 @@ class Child:
     """What functions of `Order.prepare` are given. order, folder: its own; wrapper: vLLM's around the worker, once there
     is one in this process; run: what is told in the end."""
 
-    def __init__(self, order: Order, folder: Path) -> None:
+    def __init__(self, order: Order, folder: Path, watch: Callable[[], None]) -> None:
+        self.watch = watch  # begins its limit anew
         self.order, self.folder = order, folder
         self.run = Run(pid=os.getpid())
         self.clock = CompileClock()
@@ -77,6 +78,7 @@ class Child:
         self.run.seconds["import"] = round(time.monotonic() - began, 3)
         if self.order.gate:
             _take_turn(Path(self.order.gate))
+            self.watch()
         self.on_cpu = cpu.is_cpu()
         self.run.versions = _versions(self.on_cpu)
         self.clock.start()
@@ -252,9 +254,12 @@ def main(folder: str, parent: int) -> None:
     names = {one.name for one in fields(Order)}
     order = Order(**{name: value for name, value in told.items() if name in names})
     stacks = open(place / STACKS, "w", encoding="utf-8")  # noqa: SIM115 (open until the end)
-    waiting = GATE_SECONDS if order.gate else 0.0
-    faulthandler.dump_traceback_later(order.limit + waiting, exit=True, file=stacks)
-    child = Child(order, place)
+
+    def watch(more: float = 0.0) -> None:
+        faulthandler.dump_traceback_later(order.limit + more, exit=True, file=stacks)
+
+    watch(GATE_SECONDS if order.gate else 0.0)
+    child = Child(order, place, watch)
     child.do()
     part = place / f"{ANSWER}.part"
     part.write_text(json.dumps(asdict(child.run), default=str), encoding="utf-8")

@@ -26,7 +26,9 @@ def has_weights(model: Path) -> bool:
 def arguments(model: str, on_cpu: bool, given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `vllm.LLM`. model: its folder; on_cpu: whether this vLLM computes there; given: they win."""
     own = dict(given)
-    compilation = {"mode": 3, **own.pop("compilation_config", {})}
+    compilation = own.pop("compilation_config", {})
+    if isinstance(compilation, Mapping):  # else a mode, or vLLM's own object: whoever gives it means it
+        compilation = {"mode": 3, **compilation}
     return {
         "model": model,
         "load_format": "auto" if has_weights(Path(model)) else "dummy",

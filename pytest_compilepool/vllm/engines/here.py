@@ -17,7 +17,7 @@ from pytest_compilepool import vllm_compat
 from pytest_compilepool.leaks.base import MISSING, same
 from pytest_compilepool.torch_compat import settings
 from pytest_compilepool.torch_compat.probe import inductor
-from pytest_compilepool.vllm import plugin
+from pytest_compilepool.vllm import ahead, plugin
 from pytest_compilepool.vllm.engines import cpu, defaults, models
 from pytest_compilepool.vllm.engines.order import Order
 from pytest_compilepool.vllm.engines.start import environment
@@ -114,6 +114,7 @@ class EnginesHere:
 
 def _end_pool(before: Any) -> None:
     """That of an engine that did not come to be: nobody will shut it down. before: the lifecycle before it, or None."""
+    ahead.end()
     lifecycle = plugin.current()
     if lifecycle is not None and lifecycle is not before:
         lifecycle.end()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
 import json
 import shutil
@@ -26,8 +27,9 @@ def find(model: str, origin: str = "model") -> Path:
     if model in bundled():
         return bundled()[model]
     folder = Path(model).absolute()
-    if (folder / "config.json").is_file():
-        return folder
+    with contextlib.suppress(OSError):  # a name that is too long for one, a folder that is closed
+        if (folder / "config.json").is_file():
+            return folder
     allowed = ", ".join(bundled())
     raise ValueError(f"{origin}: {model!r} is neither a folder with a config.json nor one of {allowed}")
 
