@@ -30,7 +30,8 @@ def test_every_feature_has_its_test_and_every_test_its_feature():
 
 def test_a_feature_stands_in_the_file_of_its_group():
     for identifier, (module, _) in WHERE.items():
-        assert module == f"{PACKAGE}.test_{identifier.partition('.')[0]}"
+        # One file, or several of the same first name where there is much of it.
+        assert f"{module}_".startswith(f"{PACKAGE}.test_{identifier.partition('.')[0]}_")
 
 
 def test_what_compiles_kernels_has_time_for_it():
