@@ -93,6 +93,28 @@ def test_idle_while_serving(bench: Bench) -> None:
     bench.note(f"{max(engine.cpu.values()):.2f} s of CPU in {engine.watched:.1f} s of generating")
 
 
+@feature("vllm.late-kernels")
+def test_late_kernels(bench: Bench) -> None:
+    run = Starts(bench).kernels()
+    engine = started(run, "a cold start with a pool")
+    check(
+        engine.late.get("pool"), f"no kernel was compiled by a worker while the engine served: {engine.late}"
+    )
+    check(
+        set(engine.late) == {"pool"}, f"kernels by where they were compiled, while it served: {engine.late}"
+    )
+    after = [
+        event["took"]
+        for event in run.events
+        if event["what"] == "quiesce" and event["at"] > first(run, "warmed-up")["at"]
+    ]
+    check(after, f"nothing was quiesced after the end of warm-up: {names(run)}")
+    check(
+        not engine.pool["workers"], f"workers live after the kernels that they were woken for: {engine.pool}"
+    )
+    bench.note(f"{engine.late['pool']} kernels; the workers were gone in {max(after):.2f} s")
+
+
 @feature("vllm.shutdown-leaves-nothing")
 def test_shutdown_leaves_nothing(bench: Bench) -> None:
     run = Starts(bench).kernels()

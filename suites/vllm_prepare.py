@@ -19,6 +19,7 @@ from pytest_compilepool.vllm import events, plugin
 from pytest_compilepool.vllm.lifecycle import Lifecycle
 
 PROGRAMS = ("pointwise", "softmax", "cumulative_sum")
+LATE = ("layer_norm", "masked")
 TARGET = "cuda:90"
 WITHIN = 20.0
 """Seconds in which what a fault has done must be seen."""
@@ -30,7 +31,21 @@ def kernels(child: Any) -> None:
     On a CPU machine vLLM's own kernels are C++, and none of them goes to a pool of processes.
     """
     if child.on_cpu:
-        when("loaded", lambda lifecycle: _compile(PROGRAMS))
+        from pytest_compilepool.workloads import torch_programs
+
+        when("loaded", lambda lifecycle: _offline(lambda: torch_programs.run_all(PROGRAMS)))
+
+
+def late_kernels(child: Any) -> None:
+    """Compile more of them while the engine serves, as a request does that wants something for the first time."""
+    from pytest_compilepool.workloads import torch_programs
+
+    def compile_each() -> None:
+        # Not `run_all`: that resets Dynamo, and with it what the engine has compiled.
+        for name in LATE:
+            torch_programs.run_compiled(name)
+
+    child.asked.append(lambda: _offline(compile_each) if child.on_cpu else compile_each())
 
 
 def fresh_caches_for_each_engine(child: Any) -> None:
@@ -132,15 +147,15 @@ def when(what: str, act: Callable[[Lifecycle], object]) -> None:
     events.LISTENERS.append(listener)
 
 
-def _compile(programs: tuple[str, ...]) -> None:
+def _offline(compile_them: Callable[[], object]) -> None:
+    """Call that with a GPU that is not there: kernels are compiled, and not run."""
     from pytest_compilepool.targets import TARGETS
     from pytest_compilepool.torch_compat.offline import OfflineGpu
-    from pytest_compilepool.workloads import torch_programs
 
     gpu = OfflineGpu(TARGETS[TARGET])
     gpu.install()
     try:
         with gpu.tensors():
-            torch_programs.run_all(programs)
+            compile_them()
     finally:
         gpu.undo()

@@ -32,6 +32,7 @@ MODEL, ENGINE = "COMPILEPOOL_VLLM_MODEL", "COMPILEPOOL_VLLM_ENGINE"
 """Variables: a folder with a `config.json` or a model of this package; arguments of `vllm.LLM`, as a JSON object."""
 
 PREPARE = "pytest_compilepool.suites.vllm_prepare"
+LATE = f"{PREPARE}:late_kernels"
 LIMIT = 300.0
 
 MODES: dict[str, dict[str, str | None]] = {
@@ -82,7 +83,7 @@ class Starts:
         if self.gpu:
             return self.cold(True)
         order = Order(
-            "", self.processes, prepare=(f"{PREPARE}:kernels",), watch=3.0, logprobs=True, limit=LIMIT
+            "", self.processes, prepare=(f"{PREPARE}:kernels", LATE), watch=3.0, logprobs=True, limit=LIMIT
         )
         return self.of(Plan("kernels", "kernels", order))
 
@@ -102,12 +103,13 @@ class Starts:
 
     def _plan(self, phase: str, pool: bool, mode: str) -> Plan:
         name = f"{mode}-{'pool' if pool else 'alone'}"
-        watch = 3.0 if self.gpu and pool and phase == "cold" and mode == "default" else 0.0
+        used = self.gpu and pool and phase == "cold" and mode == "default"
         order = Order(
             "",
             self.processes if pool else "",
             environment=MODES[mode],
-            watch=watch,
+            prepare=(LATE,) if used else (),
+            watch=3.0 if used else 0.0,
             logprobs=mode == "default",
             limit=LIMIT,
         )

@@ -23,8 +23,8 @@ class Keeper(Protocol):
     def is_over(self) -> bool:
         """Whether it wants to be asked no more; another one is asked then, or nobody."""
 
-    def coming(self) -> None:
-        """A compile has begun that may want kernels. Returns at once."""
+    def coming(self) -> bool:
+        """A compile has begun that may want kernels. Returns at once: whether workers are to be woken for it now."""
 
     def is_open(self) -> bool:
         """Whether a kernel may go to the pool, as it is now. Returns at once."""
@@ -87,8 +87,7 @@ def _wrap(owner: Any) -> None:
         if keeper is None:
             wakeup()
             return
-        keeper.coming()
-        if keeper.is_open():
+        if keeper.coming() and keeper.is_open():
             # A pool that dies just now is met again, and looked after, by the first kernel.
             with contextlib.suppress(Exception):
                 wakeup()

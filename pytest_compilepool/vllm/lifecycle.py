@@ -12,6 +12,7 @@ from pytest_compilepool import vllm_compat
 from pytest_compilepool.pool.errors import PoolError
 from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.records import Jobs, PoolState
+from pytest_compilepool.torch_compat import pools
 from pytest_compilepool.torch_compat.gate import Gate
 from pytest_compilepool.vllm.events import EventLog
 from pytest_compilepool.vllm.remembered import Remembered
@@ -43,7 +44,7 @@ class Lifecycle:
         )
         self._gate = Gate(self)
         self._lock = threading.RLock()
-        self._started = self._over = self._capturing = self._waited = self._late = False
+        self._started = self._over = self._capturing = self._waited = self._late = self._serving = False
         self._kernels: dict[str, int] = {}
 
     # -- what the hooks call ---------------------------------------------------------------------------
@@ -91,6 +92,7 @@ class Lifecycle:
     def warmed_up(self) -> None:
         """The engine is about to serve: what no kernel has used is ended, the rest waits without a worker."""
         self._quiesce("the end of warm-up")
+        self._serving = True
         self._note("warmed-up", kernels=self.kernels, jobs=self.jobs.submitted)
         if vllm_compat.saved_or_loaded_artifacts():
             self._remembered.remember()
@@ -128,10 +130,14 @@ class Lifecycle:
         """Whether its pool has been ended, or given up."""
         return self._over
 
-    def coming(self) -> None:
-        """A compile may want kernels. A sidecar that was kept back waits for the first that is in no artifact."""
+    def coming(self) -> bool:
+        """A compile may want kernels. A sidecar that was kept back waits for the first that is in no artifact.
+
+        While the engine serves, workers are forked for a kernel, and not for a compile that may be without one.
+        """
         if not self._capturing and not self._late:
             self._start("at the first compile")
+        return not self._serving
 
     def is_open(self) -> bool:
         """Whether there is a pool that may be used now."""
@@ -151,9 +157,11 @@ class Lifecycle:
             return self.is_open()
 
     def compiled(self, kernel: str, where: str) -> None:
-        """Count it."""
+        """Count it. While the engine serves, workers go again with the last kernel that they owe."""
         with self._lock:
             self._kernels[where] = self._kernels.get(where, 0) + 1
+            if self._serving and self._in_use() and where == "pool" and not self._owes():
+                self._quiesce("after kernels while serving")
 
     def failed(self, kernel: str, error: BaseException) -> None:
         """A pool that owes a kernel is not asked for another."""
@@ -167,6 +175,14 @@ class Lifecycle:
 
     def _in_use(self) -> bool:
         return self._started and not self._over and not self._capturing
+
+    def _owes(self) -> bool:
+        try:
+            jobs = pools.pending_jobs(self._pool.torch_pool)
+        except PoolError:
+            return False
+        # torch takes a job from its table a moment after it has given the result.
+        return any(not job.done() for job in jobs.values())
 
     def _look_after(self) -> None:
         """Before a kernel is sent: the pool lives, and has been ready once."""

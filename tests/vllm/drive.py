@@ -127,6 +127,17 @@ class Drive:
         """The sidecar was started; it can get no memory from here on."""
         resource.prlimit(self.lifecycle.pool.sidecar.pid, resource.RLIMIT_AS, (1 << 20, 1 << 20))
 
+    def begin_a_compile(self) -> None:
+        """One that has no kernel in the end; how often the sidecar is told to wake its workers."""
+        from torch._inductor.async_compile import AsyncCompile
+
+        pool = self.lifecycle.pool.torch_pool
+        wakeup, told = pool.wakeup, []
+        pool.wakeup = lambda: told.append(wakeup())
+        AsyncCompile.wakeup()
+        del pool.wakeup
+        self.asked = len(told)
+
     def ask_a_worker(self) -> None:
         from pytest_compilepool.workloads import primed
 

@@ -27,8 +27,9 @@ class Keeper:
     def is_over(self) -> bool:
         return self.over
 
-    def coming(self) -> None:
+    def coming(self) -> bool:
         self.asked.append(self.name)
+        return True
 
     def is_open(self) -> bool:
         return False

@@ -61,6 +61,21 @@ def test_a_compile_after_a_capture_wakes_the_pool_again(start):
     assert len(phase(said, "capture_model")["tree"]) == 1
 
 
+def test_the_workers_that_a_request_woke_go_again(start):
+    said = start(TWO, compiles={**COMPILES, "serving": ["cumulative_sum", "layer_norm"]})
+    assert said["errors"] == []
+    assert set(said["kernels"]) == {"pool"}
+    assert whats(said)[-4:] == ["warmed-up", "quiesce", "quiesce", "shutdown"]
+    assert len(phase(said, "shutdown")["tree"]) == 1
+
+
+@pytest.mark.parametrize(("where", "times"), [("compile_sizes", 1), ("serving", 0)])
+def test_a_request_without_a_kernel_wakes_no_worker(start, where, times):
+    said = start(TWO, compiles=COMPILES, faults={where: "begin_a_compile"})
+    assert said["errors"] == []
+    assert said["asked"] == times
+
+
 def test_no_worker_is_forked_during_a_capture(start):
     said = start(TWO, compiles={**COMPILES, "capture_model": ["cumulative_sum"]})
     assert said["errors"] == []

@@ -381,6 +381,15 @@ LIES: dict[str, list[tuple[str, Tell]]] = {
         ("the sidecar has gone", put([], KERNELS, "engines", 0, "pool", "sidecars")),
         ("was watched for 0.4 s only", put(0.4, KERNELS, "engines", 0, "watched")),
     ],
+    "vllm.late-kernels": [
+        ("no engine: RuntimeError: no memory", failed(KERNELS)),
+        ("no kernel was compiled by a worker", put({}, KERNELS, "engines", 0, "late")),
+        ("no kernel was compiled by a worker", put({"process": 2}, KERNELS, "engines", 0, "late")),
+        ("where they were compiled", put({"pool": 1, "process": 1}, KERNELS, "engines", 0, "late")),
+        ("where they were compiled", put({"pool": 1, "rescued": 1}, KERNELS, "engines", 0, "late")),
+        ("nothing was quiesced after the end of warm-up", missing("quiesce", KERNELS)),
+        ("workers live after the kernels", put([STRANGER], KERNELS, "engines", 0, "pool", "workers")),
+    ],
     "vllm.shutdown-leaves-nothing": [
         ("no engine: RuntimeError: no memory", failed(KERNELS)),
         ("did not end when it was asked to", event("shutdown", KERNELS, how="killed")),

@@ -48,6 +48,7 @@ class Child:
         self.order, self.folder = order, folder
         self.run = Run(pid=os.getpid())
         self.clock = CompileClock()
+        self.asked: list[Callable[[], None]] = []  # called as if an engine's first request compiled it
         self.serving: list[Callable[[], None]] = []  # called while an engine serves
         self.between: list[Callable[[], None]] = []  # called between two engines
         self.killed: dict[str, Any] = {}
@@ -161,6 +162,8 @@ class Child:
     def _generate(self, engine: Engine, llm: Any) -> None:
         if not self.order.tokens:
             return
+        for act in self.asked:
+            act()
         began = time.monotonic()
         outputs = self._ask(llm, self.order.tokens)
         engine.seconds["generate"] = round(time.monotonic() - began, 3)
@@ -175,6 +178,13 @@ class Child:
             "sidecars": [pid for pid, is_sidecar in found if is_sidecar],
             "workers": [pid for pid, is_sidecar in found if not is_sidecar],
         }
+        lifecycle = self._lifecycle(llm)
+        if lifecycle is not None:
+            engine.late = {
+                where: count - engine.kernels.get(where, 0)
+                for where, count in lifecycle.kernels.items()
+                if count != engine.kernels.get(where, 0)
+            }
         if self.order.watch:
             self._watch(engine, llm, [pid for pid, _ in found])
 
@@ -200,15 +210,16 @@ class Child:
 
     def _see_pool(self, engine: Engine, llm: Any) -> None:
         """What the lifecycle of the worker knows, where that worker is in this process."""
-        lifecycle = getattr(self._worker(llm), ATTRIBUTE, None)
+        lifecycle = self._lifecycle(llm)
         if lifecycle is not None:
             engine.kernels = lifecycle.kernels
             engine.jobs = [asdict(job) for job in lifecycle.pool.job_records]
 
-    def _worker(self, llm: Any) -> Any:
+    def _lifecycle(self, llm: Any) -> Any:
         core = getattr(llm.llm_engine.engine_core, "engine_core", None)
         executor = getattr(core, "model_executor", None)
-        return getattr(getattr(executor, "driver_worker", None), "worker", None)
+        worker = getattr(getattr(executor, "driver_worker", None), "worker", None)
+        return getattr(worker, ATTRIBUTE, None)
 
 
 def _take_turn(gate: Path) -> None:

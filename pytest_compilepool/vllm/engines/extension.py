@@ -28,6 +28,7 @@ class Elsewhere:
     def __init__(self) -> None:
         self.on_cpu = cpu.is_cpu()
         self.folder = Path(os.environ["TMPDIR"])
+        self.asked: list[Callable[[], None]] = []
         self.serving: list[Callable[[], None]] = []
         self.between: list[Callable[[], None]] = []
 

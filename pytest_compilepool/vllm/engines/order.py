@@ -53,7 +53,8 @@ class Engine:
     prompt; pool: processes of the pool when the engine had generated, `sidecars` and `workers`, as pids; cpu: seconds of
     CPU that each of them took while the engine was watched; captures: of CUDA graphs, how many, and how many with a
     pool that was not quiesced; clock: seconds in torch's compile, see `CompileClock`; phases: torch's own account of it;
-    left: processes of the pool after the shutdown.
+    left: processes of the pool after the shutdown; kernels: of the worker, by where they were compiled, until the engine
+    served; late: those that came with its requests.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Engine:
     clock: dict[str, float] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
     kernels: dict[str, int] = field(default_factory=dict)
+    late: dict[str, int] = field(default_factory=dict)
     jobs: list[dict[str, Any]] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
 
