@@ -106,7 +106,7 @@ def test_startup_test_of_a_mixture_of_experts(bench: Bench) -> None:
     starts = Starts(bench)
     engine = {
         "load_format": "dummy",
-        "num_gpu_blocks_override": 8,
+        "num_gpu_blocks_override": 64,
         "compilation_config": {"cudagraph_mode": "NONE"},
     }
     numbers = {}

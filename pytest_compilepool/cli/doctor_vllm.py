@@ -69,11 +69,11 @@ def _plugin(environ: Mapping[str, str]) -> dict[str, Any]:
 
 def _events(path: str) -> list[VllmEvent]:
     try:
-        found = [event for event in read_events(path) if isinstance(event.at, (int, float))]
+        found = read_events(path)
     except OSError as error:
         raise BadEvents(f"--events: {path!r} cannot be read: {error.strerror}") from None
-    except TypeError:  # times that are none cannot be sorted
-        found = []
+    except ValueError as error:  # a path that none can be, as one with a zero byte
+        raise BadEvents(f"--events: {path!r} cannot be read: {error}") from None
     if not found:
         raise BadEvents(
             f"--events: {path!r} holds no event; allowed: a file that VLLM_COMPILE_POOL_EVENTS named in a start of vLLM"
@@ -143,20 +143,14 @@ def _table(events: list[dict[str, Any]]) -> list[str]:
     rows = [["at", "pid", "what", "state", "took", "detail"]]
     for event in events:
         took = event["took"]
-        detail = event["detail"]
-        told = (
-            [f"{name}={value}" for name, value in detail.items()]
-            if isinstance(detail, dict)
-            else [str(detail)]
-        )
         rows.append(
             [
                 f"{event['at'] - events[0]['at']:.3f}",
                 str(event["pid"]),
-                str(event["what"]),
-                str(event["state"]),
-                f"{took:.3f}" if isinstance(took, (int, float)) else "-",
-                " ".join(told),
+                _printable(event["what"]),
+                _printable(event["state"]),
+                "-" if took is None else f"{took:.3f}",
+                _printable(" ".join(f"{name}={value}" for name, value in event["detail"].items())),
             ]
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -169,3 +163,8 @@ def _table(events: list[dict[str, Any]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal takes as a command, or cannot show: the file may be anybody's."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -76,15 +78,36 @@ class EventLog:
 
 
 def read_events(path: str) -> list[VllmEvent]:
-    """The events in a file, of all processes, by time. A line that a killed process has torn is left out.
+    """The events in a file, of all processes, by time. What is no event, as a line that was torn, is left out.
 
-    Raises OSError where the file cannot be read.
+    Raises OSError where the file cannot be read, or is none.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device read for ever
+        raise OSError(errno.EINVAL, "not a regular file", path)
     found = []
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                found.append(VllmEvent(**json.loads(line)))
+                event = VllmEvent(**json.loads(line))
             except (ValueError, TypeError, RecursionError):
                 continue
+            if _is_event(event):
+                found.append(event)
     return sorted(found, key=lambda event: event.at)
+
+
+def _is_event(event: VllmEvent) -> bool:
+    """Whether each of its fields is of the kind that `EventLog` writes: whoever has the file may have changed it."""
+    return (
+        isinstance(event.what, str)
+        and isinstance(event.state, str)
+        and isinstance(event.pid, int)
+        and isinstance(event.detail, dict)
+        and _is_time(event.at)
+        and (event.took is None or _is_time(event.took))
+    )
+
+
+def _is_time(value: object) -> bool:
+    # A bool is an int, and an int may be larger than any float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e12 < value < 1e12

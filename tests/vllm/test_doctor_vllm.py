@@ -182,10 +182,6 @@ def test_as_json(told, events, monkeypatch):
         ("", "holds no event"),
         ("no event\n", "holds no event"),
         ('{"what": "warm", "at": "now", "pid": 1, "state": "READY"}\n', "holds no event"),
-        (
-            '{"what": "a", "at": "x", "pid": 1, "state": ""}\n{"what": "a", "at": 1, "pid": 1, "state": ""}\n',
-            "holds",
-        ),
     ],
 )
 def test_no_events(told, tmp_path, content, why):
@@ -198,7 +194,55 @@ def test_no_events(told, tmp_path, content, why):
 
 
 def test_a_folder_is_no_file(told, tmp_path):
-    assert "cannot be read: Is a directory" in told("--events", str(tmp_path), status=2)
+    assert "cannot be read: not a regular file" in told("--events", str(tmp_path), status=2)
+
+
+def test_what_would_be_waited_for_is_no_file(told, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "cannot be read: not a regular file" in told("--events", str(tmp_path / "pipe"), status=2)
+    assert "cannot be read: not a regular file" in told("--events", "/dev/zero", status=2)
+    assert "cannot be read: embedded null" in told("--events", "a\0b", status=2)
+
+
+GOOD = {"what": "warm", "at": 5.0, "pid": 1, "state": "starting", "took": None, "detail": {}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"at": "now"},
+        {"at": None},
+        {"at": True},
+        {"at": 10**400},
+        {"at": float("nan")},
+        {"at": float("inf")},
+        {"took": "long"},
+        {"took": float("nan")},
+        {"pid": "1"},
+        {"what": 7},
+        {"what": None},
+        {"state": []},
+        {"detail": "text"},
+        {"detail": None},
+        {"more": 1},
+    ],
+    ids=lambda changed: f"{next(iter(changed))}-{str(next(iter(changed.values())))[:8]}",
+)
+def test_a_line_that_is_no_event_is_left_out(capsys, tmp_path, changed):
+    file = tmp_path / "events.jsonl"
+    file.write_text(f"{json.dumps({**GOOD, **changed})}\n{json.dumps(GOOD)}\n")
+    assert main(["doctor", "--vllm", "--events", str(file)]) == 0
+    assert capsys.readouterr().out.count("starting") == 1
+
+
+def test_what_a_terminal_would_obey_is_not_printed(capsys, tmp_path):
+    file = tmp_path / "events.jsonl"
+    detail = {"where": "\x1b[2J\ud800\n", "\x07": 1}
+    file.write_text(json.dumps({**GOOD, "what": "\u202ewarm", "detail": detail}))
+    assert main(["doctor", "--vllm", "--events", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "where=?[2J?? ?=1" in said
+    assert "?warm" in said
 
 
 def test_vllm_is_not_imported(told):
