@@ -22,6 +22,9 @@ COUNTERS: pytest.StashKey[SessionCounters] = pytest.StashKey()
 FAILED: pytest.StashKey[bool] = pytest.StashKey()
 """On an item: a phase of it has failed."""
 
+OUTCOME: pytest.StashKey[str] = pytest.StashKey()
+"""On an item: "passed", "failed" or "skipped", as far as it has got."""
+
 REFUSED: pytest.StashKey[str] = pytest.StashKey()
 """On an item of an xdist worker: why it must not run, found at collection."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_compilepool import marks, newhooks, options
-from pytest_compilepool.keys import FAILED, LEAKS, SECTIONS, SESSION, UNUSED
+from pytest_compilepool.keys import FAILED, LEAKS, OUTCOME, SECTIONS, SESSION, UNUSED
 from pytest_compilepool.report import conformance, terminal
 from pytest_compilepool.session import Session, leased_by
 
@@ -32,6 +32,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     marks.register(config)
     session = config.stash[SESSION] = Session(config)
+    config.pluginmanager.register(session, "compilepool-session")
     config.pluginmanager.register(session.summary, "compilepool-summary")
     config.pluginmanager.register(session.verdicts, "compilepool-verdicts")
 
@@ -86,6 +87,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if report.failed or report.when != "teardown":
+        item.stash[OUTCOME] = report.outcome
     if report.failed:
         item.stash[FAILED] = True
         terminal.add_sections(report, leased_by(item), item.stash.get(SECTIONS, []))

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_compilepool import marks
 from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
-from pytest_compilepool.keys import FAILED, LEAKS, LEASED, NOTES, REFUSED, SECTIONS, SESSION, UNUSED
+from pytest_compilepool.keys import FAILED, LEAKS, LEASED, NOTES, OUTCOME, REFUSED, SECTIONS, SESSION, UNUSED
 from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report.conformance import Verdicts
 from pytest_compilepool.report.terminal import Summary
@@ -22,6 +22,7 @@ from pytest_compilepool.torch_compat.installed import inductor_loaded, installed
 
 # Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
 if TYPE_CHECKING:
+    from pytest_compilepool.guard.warden import Warden
     from pytest_compilepool.leakwatch import LeakWatch
     from pytest_compilepool.pool.blocker import Birth, PoolRegister
     from pytest_compilepool.pool.facade import CompilePool
@@ -49,6 +50,11 @@ OTHER_FIXTURES = frozenset(
     }
 )
 
+END_SECONDS = 3.0
+"""For all pools together, at the end of a session: nobody waits for their jobs any more, and xdist gives a worker ten."""
+HURRIED_SECONDS = 0.5
+"""The same after Ctrl-C."""
+
 BLOCKED = (
     "this test started a compile pool without asking for one, and --compilepool-block is on: use the "
     "fixture compile_pool (or another of the compile-pool fixtures), or mark the test with "
@@ -74,7 +80,9 @@ class Session:
         self._suite: Suite | None = None
         self._waiting: pytest.Item | None = None
         self._owner = os.getpid()
-        self._tag: str | None = None
+        self._running: pytest.Item | None = None
+        self._warden: Warden | None = None
+        self._tagged = False
         self._tag_before: str | None = None
 
     @staticmethod
@@ -106,8 +114,8 @@ class Session:
                 self.config,
                 self.settings,
                 self.manager,
-                lambda: set() if self._suite is None else self._suite.forks.pids,
-                lambda: set() if self._suite is None else self._suite.forks.fds,
+                lambda: self._kept("pids"),
+                lambda: self._kept("fds"),
             )
         return self._leaks
 
@@ -136,6 +144,8 @@ class Session:
 
             self._register = PoolRegister(self._torch_appeared)
             self._register.start()
+            if hasattr(self.config, "workerinput"):
+                self.guard()  # also if its controller ends while it makes its first pool
 
     def collected(self, items: list[pytest.Item]) -> None:
         """Validate every marker, every checker of others, and what decides about pools. Raises UsageError."""
@@ -188,6 +198,7 @@ class Session:
                 at_least=at_least,
                 start_method=self.settings.start_method,
                 started_with=self.started_with,
+                sharers=sharers(self.config),
             )
         except (BadProcesses, BadStartMethod) as error:
             raise pytest.UsageError(str(error)) from None
@@ -197,6 +208,11 @@ class Session:
         if os.getpid() != self._owner:
             return
         forget(item)
+        self._running = item
+        if self._warden is not None:
+            self._note_began(item)
+        elif inductor_loaded():
+            self.guard()
         if self._register is not None:
             self._register.take()
             if self.settings.block and not wants_pool(item):
@@ -244,13 +260,14 @@ class Session:
         """
         if os.getpid() != self._owner:
             return  # a fork that a test has made: pools, processes and settings are its parent's
-        self._waiting = None
+        self._waiting = self._running = None
         births, blocked = self._pools_since_the_last_test()
         self._note(item, len(births))
         leaks: list[Leak] = []
         text = ""
         if self._leaks is not None:
             leaks, text = self._leaks.end(item, bool(births))
+        self._note_ended(item, failing or bool(leaks and self.settings.leaks == "fail"))
         if failing:
             return
         if blocked and not item.stash.get(FAILED, False):
@@ -258,12 +275,18 @@ class Session:
         if leaks and self.settings.leaks == "fail":
             pytest.fail(text, pytrace=False)
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_keyboard_interrupt(self) -> None:
+        """Ctrl-C, or `pytest.exit`; the test that it hit is torn down only after this."""
+        if self._manager is not None:
+            self._manager.hurry = True
+
     def finish(self, session: pytest.Session) -> None:
         """The session ends: every pool is closed, every trace of ours removed, and what is left is told."""
         if os.getpid() != self._owner:
             return
         if self._manager is not None:
-            self._manager.close_all()
+            self._manager.close_all(HURRIED_SECONDS if self._manager.hurry else END_SECONDS)
             self.summary.total.add_news(*self._manager.take_news())
         if self._suite is not None:
             self._suite.close()
@@ -274,6 +297,8 @@ class Session:
             text = self._leaks.finish()
             self.summary.errors += self._leaks.errors
         self._untag()
+        if self._warden is not None:
+            self._warden.close()
         self._finish_suite(session)
         if text:
             self.summary.at_the_end.append(text)
@@ -333,28 +358,55 @@ class Session:
 
     # -- inside --------------------------------------------------------------------------------------
 
+    def guard(self) -> Warden:
+        """From here on something may be left: whatever ends this process, another one cleans up after it."""
+        if self._warden is None:
+            from pytest_compilepool.guard.warden import Warden
+
+            self._warden = Warden(self.config.rootpath, *worker_names(self.config))
+            if self._warden.trouble:
+                self.summary.errors.append(f"no guard for this session: {self._warden.trouble}")
+            if self._running is not None:
+                self._note_began(self._running)
+        return self._warden
+
+    def _kept(self, what: str) -> set[int]:
+        """Pids or descriptors that this session keeps from one test to the next."""
+        keepers = [self._warden, None if self._suite is None else self._suite.forks]
+        return set().union(*(getattr(keeper, what) for keeper in keepers if keeper is not None))
+
+    def _note_began(self, item: pytest.Item) -> None:
+        if self._warden is not None and self._warden.record is not None:
+            self._warden.record.began(item.nodeid, attempt_of(item))
+
+    def _note_ended(self, item: pytest.Item, failed: bool) -> None:
+        if self._warden is not None and self._warden.record is not None:
+            outcome = "failed" if failed else item.stash.get(OUTCOME, "passed")
+            self._warden.record.ended(item.nodeid, attempt_of(item), outcome)
+
     def _look_at(self, item: pytest.Item, engaged: bool) -> None:
+        self.guard()
         self.leaks.begin(item, engaged)
         if engaged:
             self._tag_descendants()
 
     def _torch_appeared(self) -> None:
         """In the middle of a test that nobody looked at: the census before its first pool is taken now."""
+        self.guard()
         item, self._waiting = self._waiting, None
         if item is not None:
             self._look_at(item, False)
 
     def _tag_descendants(self) -> None:
-        if self._tag is None:
+        if not self._tagged:
             from pytest_compilepool.proctree import TAG
 
             # A session within a session (pytester in this process) finds the outer one's, and gives it back.
-            self._tag_before = os.environ.get(TAG)
-            self._tag = self.leaks.owned.tag = f"{os.getpid()}-{os.urandom(16).hex()}"
-            os.environ[TAG] = self._tag
+            self._tagged, self._tag_before = True, os.environ.get(TAG)
+            self.leaks.owned.tag = os.environ[TAG] = self.guard().tag
 
     def _untag(self) -> None:
-        if self._tag is None:
+        if not self._tagged:
             return
         from pytest_compilepool.proctree import TAG
 
@@ -382,7 +434,7 @@ class Session:
 
 def forget(item: pytest.Item) -> None:
     """What an earlier run of the same test has left on it: a rerun is judged for itself."""
-    keys: tuple[pytest.StashKey[Any], ...] = (FAILED, LEASED, SECTIONS, NOTES, LEAKS, UNUSED)
+    keys: tuple[pytest.StashKey[Any], ...] = (FAILED, OUTCOME, LEASED, SECTIONS, NOTES, LEAKS, UNUSED)
     for key in keys:
         if key in item.stash:
             del item.stash[key]
@@ -406,3 +458,22 @@ def wants_pool(item: pytest.Item) -> bool:
     """Whether a test has asked for a pool."""
     names = set(getattr(item, "fixturenames", ()))
     return bool(names & POOL_FIXTURES) or item.get_closest_marker("compilepool") is not None
+
+
+def attempt_of(item: pytest.Item) -> int:
+    """Which run of this test it is: 1, or more where pytest-rerunfailures runs it again."""
+    return int(getattr(item, "execution_count", 1))
+
+
+def worker_names(config: pytest.Config) -> tuple[str, str]:
+    """xdist's name of this process, such as "gw0", and of the whole run; each "" where it is none of its workers."""
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    return str(told.get("workerid", "")), str(told.get("testrunuid", ""))
+
+
+def sharers(config: pytest.Config) -> int:
+    """How many workers xdist has in this run, each with pools of its own; 1 without it. Also known to the controller."""
+    told = getattr(config, "workerinput", {}).get("workercount")
+    if told is None:
+        told = len(config.getoption("tx", None) or ())
+    return max(1, int(told))

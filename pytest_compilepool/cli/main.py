@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "try what a compile pool must do: the bundled conformance suite, against the torch that is installed",
     "mutants": "try whether the conformance suite notices pools that are wrong",
     "bench": "what a pool takes off the start of a vLLM engine, against one process",
+    "reap": "list what earlier sessions have left on this machine, and end it",
     "doctor": "what this torch can do, how many processes a pool would have here and why",
 }
 

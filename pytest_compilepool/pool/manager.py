@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 
 from pytest_compilepool import proctree
@@ -13,6 +14,8 @@ from pytest_compilepool.pool.needs import Needs, current_needs, differences
 from pytest_compilepool.records import Event, Jobs, PoolState
 
 PARK_TIMEOUT = 5.0  # seconds for the jobs of a test that is over; then its pool is ended
+_AFTER_PARK = 1.0  # seconds for what has had those already
+_HURRIED = 0.2  # seconds for either
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class PoolManager:
         self._owned: set[int] = set()
         self._ended: list[CompilePool] = []
         self._owner = os.getpid()
+        self.hurry = False  # somebody has pressed Ctrl-C: jobs are not waited for
         self.tally = Tally()
 
     # -- pools -------------------------------------------------------------------------------------
@@ -108,13 +112,13 @@ class PoolManager:
         kept = pool is self._shared and not pool.replaced and pool.death is None
         if kept and pool.state is not PoolState.CLOSED:
             try:
-                pool.park(PARK_TIMEOUT)
+                pool.park(_HURRIED if self.hurry else PARK_TIMEOUT)
             except SidecarDied as error:
                 self._drop_shared()
                 return error
             except PoolError as error:
                 self.tally.reasons.append(str(error).splitlines()[0])
-                self._drop_shared()
+                self._drop_shared(_HURRIED if self.hurry else _AFTER_PARK)
             return untold
         if pool is self._shared:
             self._drop_shared()
@@ -122,26 +126,31 @@ class PoolManager:
             self.discard(pool)
         return untold
 
-    def discard(self, pool: CompilePool) -> None:
-        """Close a pool for good."""
-        pool.shutdown()
+    def discard(self, pool: CompilePool, timeout: float | None = None) -> None:
+        """Close a pool for good. timeout: seconds that it may take to end by itself, its own if None."""
+        pool.shutdown(timeout)
         if pool in self._made:
             self._made.remove(pool)
             self._ended.append(pool)
             self._owned.discard(id(pool))
 
-    def _drop_shared(self) -> None:
+    def _drop_shared(self, timeout: float | None = None) -> None:
         pool, self._shared, self._shared_needs = self._shared, None, None
         if pool is not None:
-            self.discard(pool)
+            self.discard(pool, timeout)
 
-    def close_all(self) -> None:
-        """End every pool that was made here; the youngest first, as each puts back what it found."""
+    def close_all(self, within: float | None = None) -> None:
+        """End every pool that was made here; the youngest first, as each puts back what it found.
+
+        within: seconds that all of them together may take to end by themselves; if None, each its own.
+        """
         if os.getpid() != self._owner:
             return
         self._shared = self._shared_needs = None
+        deadline = None if within is None else time.monotonic() + within
         for pool in list(reversed(self._made)):
-            self.discard(pool)
+            left = None if deadline is None else max(0.1, deadline - time.monotonic())
+            self.discard(pool, left if left is None else min(left, pool.shutdown_timeout))
 
     @property
     def handed_out(self) -> list[CompilePool]:

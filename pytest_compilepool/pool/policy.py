@@ -84,7 +84,7 @@ class Source:
     """One word about how many processes there should be.
 
     name: who said it: "policy", a variable, "ini compilepool_processes", "--compilepool-processes",
-        "@pytest.mark.compilepool(processes=...)", "fixture", "memory" or "safety".
+        "@pytest.mark.compilepool(processes=...)", "xdist", "fixture", "memory" or "safety".
     value: what was said, as it was written; processes: the number that follows from it, or None.
     note: why it counts or does not; used: whether it changed or confirmed the number.
     """
@@ -122,7 +122,7 @@ class Decision:
     def why(self) -> str:
         """One short phrase for a header line, such as "min(8, 16 cpus // 1 gpu - 1)"."""
         reason = self.decided_by
-        if reason.name in ("policy", "memory", "safety"):
+        if reason.name in ("policy", "xdist", "memory", "safety"):
             return reason.value
         if reason.name == FIXTURE:
             return f"{reason.value} for a test that asks for a pool"
@@ -186,6 +186,7 @@ def decide(
     daemonic: bool | None = None,
     platform: str = sys.platform,
     vllm_imported: bool | None = None,
+    sharers: int = 1,
 ) -> Decision:
     """Decide how many processes a pool gets and how they are started. Imports neither torch nor vLLM.
 
@@ -199,6 +200,9 @@ def decide(
     process (`started_with`), `cpus`, `gpus`, `memory`, whether this is a daemonic process of
     multiprocessing (`daemonic`), and whether vLLM is imported (`vllm_imported`).
 
+    sharers: processes like this one that run beside it, xdist's workers, itself among them. CPUs and memory are
+        shared with them, and so is a number that was chosen for the whole run; a marker's is for its own test.
+
     Raises BadProcesses for any bad number, overruled or not, and BadStartMethod.
     """
     environ = os.environ if environ is None else environ
@@ -208,13 +212,17 @@ def decide(
         vllm_imported = "vllm" in sys.modules
     method, method_from = _start_method(start_method, environ, capabilities)
 
-    formula = _formula(cpus, gpus)
+    sharers = max(1, sharers)
+    formula = _formula(cpus, gpus, sharers)
     reasons = [formula]
     reasons += _from_inductor(environ, started_with, vllm_imported)
     reasons += _from_vllm(environ, formula)
-    for name, value in ((INI, ini), (FLAG, flag), (MARKER, marker)):
+    for name, value in ((INI, ini), (FLAG, flag)):
         if value is not None:
-            reasons.append(Source(name, str(value).strip(), parse_processes(value, name), "", True))
+            reasons.append(_said(name, value))
+    reasons += _shared(reasons, sharers)
+    if marker is not None:
+        reasons.append(_said(MARKER, marker))
     number, by_formula = _last_number(reasons)
 
     at_least = parse_processes(at_least, FIXTURE)
@@ -224,7 +232,7 @@ def decide(
         number = at_least if lifted.used else number
 
     budget = memory_budget() if memory is None else memory
-    bound = _memory_bound(number, method, budget, GPU_COST if gpus.count else CPU_COST)
+    bound = _memory_bound(number, method, budget, GPU_COST if gpus.count else CPU_COST, sharers)
     reasons.append(bound)
     if bound.used and bound.processes is not None:
         number = bound.processes
@@ -236,10 +244,26 @@ def decide(
     return Decision(number, method, tuple(reasons), unsafe is None, unsafe, method_from)
 
 
-def _formula(cpus: Cpus, gpus: Gpus) -> Source:
-    divisor = max(1, gpus.count)
+def _said(name: str, value: str | int) -> Source:
+    return Source(name, str(value).strip(), parse_processes(value, name), "", True)
+
+
+def _shared(reasons: list[Source], sharers: int) -> list[Source]:
+    """A number that was chosen for the run, divided among those who run beside each other; at least 2 for each."""
+    number, by_formula = _last_number(reasons)
+    share = max(min(number, 2), number // sharers)
+    if by_formula or share == number:
+        return []
+    note = "it was chosen for the whole run"
+    return [Source("xdist", f"{number} // {sharers} xdist workers", share, note, True)]
+
+
+def _formula(cpus: Cpus, gpus: Gpus, sharers: int) -> Source:
+    # One pool for each GPU is what the formula reckons with; each worker of xdist has one, too.
+    divisor = max(1, gpus.count, sharers)
     number = max(1, min(_POLICY_MAX, cpus.count // divisor - 1))
-    written = f"min({_POLICY_MAX}, {_plural(cpus.count, 'cpu')} // {_plural(divisor, 'gpu')} - 1)"
+    word = "xdist worker" if sharers > max(1, gpus.count) else "gpu"
+    written = f"min({_POLICY_MAX}, {_plural(cpus.count, 'cpu')} // {_plural(divisor, word)} - 1)"
     counted = "" if gpus.count else ", counted as 1"
     seen = f"{_plural(gpus.count, 'gpu')} ({gpus.source}){counted}"
     note = f"{_plural(cpus.count, 'cpu')} ({cpus.source}); {seen}"
@@ -299,13 +323,14 @@ def _lift(at_least: int, number: int, by_formula: bool, formula: Source) -> Sour
     return Source(FIXTURE, str(at_least), at_least, note, False)
 
 
-def _memory_bound(number: int, method: str, memory: Memory, cost: PoolCost) -> Source:
+def _memory_bound(number: int, method: str, memory: Memory, cost: PoolCost, sharers: int) -> Source:
     # A forked pool has no sidecar; a spawned worker imports all that a sidecar does.
     sidecar = 0 if method == "fork" else cost.sidecar
     worker = cost.worker + cost.sidecar if method == "spawn" else cost.worker
-    room = (memory.available // 2 - sidecar) // worker
+    room = (memory.available // 2 // sharers - sidecar) // worker
     bound = min(MAX_PROCESSES, max(1, room))
-    value = f"room for {_plural(max(0, room), 'worker')} in half of {memory.available // _MIB} MiB"
+    part = "half" if sharers == 1 else f"1/{2 * sharers}"
+    value = f"room for {_plural(max(0, room), 'worker')} in {part} of {memory.available // _MIB} MiB"
     note = f"{memory.source}; {sidecar // _MIB} MiB for a sidecar, {worker // _MIB} for a worker"
     return Source("memory", value, bound, note, bound < number)
 

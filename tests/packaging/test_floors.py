@@ -18,6 +18,8 @@ FOLDERS = {PACKAGE: PACKAGE, "suites": f"{PACKAGE}.suites", "fixtures": f"{PACKA
 # A file imports only from its own floor or below. A new room gets its floor here.
 FLOORS = {
     "records": 0,
+    "places": 0,
+    "sessionrecord": 0,
     "proctree": 0,
     "cgroups": 0,
     "resources": 0,
@@ -27,6 +29,7 @@ FLOORS = {
     "vllm_compat": 0,
     "pool": 1,
     "leaks": 1,
+    "guard": 1,
     "counters": 1,
     "parity": 1,
     "phases": 1,

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compilepool reap`: what earlier sessions have left on this machine, listed, and ended where somebody says so."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_compilepool import places, proctree, sessionrecord
+from pytest_compilepool.cli.refusal import Refused
+from pytest_compilepool.guard import ending
+from pytest_compilepool.leaks import reaper
+from pytest_compilepool.proctree import Proc
+from pytest_compilepool.sessionrecord import Account
+
+LEFT = 1
+"""Exit status where something is left that was not ended."""
+
+
+@dataclass
+class Find:
+    """One session that has gone. account: its record, None where only processes tell of it; parent: its pid;
+    processes, folders: what it has left."""
+
+    parent: int
+    account: Account | None = None
+    record: Path | None = None
+    processes: list[Proc] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+
+
+@dataclass
+class Survey:
+    """Everything that was found. others: processes of other users that look the same; refused: records that are not used."""
+
+    finds: list[Find] = field(default_factory=list)
+    living: int = 0
+    others: list[int] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.epilog = "Example: compilepool reap --yes"
+    parser.add_argument("--yes", action="store_true", help="end what is found without asking")
+    parser.add_argument("--json", action="store_true", help="list it as JSON, and end nothing without --yes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """List, ask, end. Returns 0 where nothing is left."""
+    try:
+        folder = places.own_folder()
+    except places.PlaceError as error:
+        raise Refused(str(error)) from None
+    found = survey(folder)
+    print(json.dumps(as_json(found), indent=1) if arguments.json else "\n".join(as_text(found)))
+    if not found.finds:
+        return 0
+    if not (arguments.yes or (not arguments.json and _agreed(found))):
+        return LEFT
+    left = [key for one in found.finds for key in end(one)]
+    for key in left:
+        print(f"compilepool reap: {key} is still there after SIGKILL: the kernel holds it", file=sys.stderr)
+    return LEFT if left else 0
+
+
+def survey(folder: Path) -> Survey:
+    """Look at all records of this user, and at all processes that look like a pool's. folder: `places.own_folder()`."""
+    found = Survey()
+    for path in sessionrecord.records(folder):
+        try:
+            account = sessionrecord.read_account(path)
+        except places.PlaceError as error:
+            if path.is_symlink() or path.exists():  # else its session has just ended as it should
+                found.refused.append(str(error))
+            continue
+        if account.owner.is_alive:
+            found.living += 1
+            continue
+        processes = ending.left_by(account.owner)
+        found.finds.append(
+            Find(account.owner.pid, account, path, processes, ending.folders_of(account.owner))
+        )
+    _add_strangers(found)
+    return found
+
+
+def _add_strangers(found: Survey) -> None:
+    """Pools whose parent has gone and left no record: of a session that was told not to, or of no session at all."""
+    rows = proctree.table()
+    known = {row.key for one in found.finds for row in one.processes}
+    by_parent: dict[int, Find] = {}
+    for row in rows.values():
+        parent = None if row.dead or row.key in known else ending.parent_of_pool(row.pid)
+        if parent is None:
+            continue
+        now = rows.get(parent)
+        if now is not None and not now.dead and now.key.started <= row.key.started:
+            continue  # it lives
+        if not ending.is_mine(row.pid):
+            found.others.append(row.pid)
+            continue
+        by_parent.setdefault(parent, Find(parent)).processes.append(row)
+    found.finds += by_parent.values()
+
+
+def end(find: Find) -> list[Any]:
+    """End what one session has left, and forget it. Returns the keys of what is still there."""
+    if find.account is None:
+        return reaper.reap([row.key for row in find.processes], 0.0)
+    _, left = ending.end_processes(find.account.owner)
+    ending.remove_folders(find.account.owner)
+    if not left and find.record is not None:
+        with contextlib.suppress(OSError):
+            find.record.unlink()
+    return left
+
+
+def _agreed(found: Survey) -> bool:
+    if not sys.stdin.isatty():
+        print("nothing was ended: with --yes it would be")
+        return False
+    print("End all of this? [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def as_text(found: Survey) -> list[str]:
+    """For a terminal."""
+    lines = []
+    for one in found.finds:
+        lines.append(_headline(one))
+        lines += [f"  process {_process(row)}" for row in one.processes]
+        lines += [f"  folder  {_printable(path)}" for path in one.folders]
+        if not (one.processes or one.folders):
+            lines.append("  nothing of it is left but its record")
+    if found.others:
+        pids = ", ".join(map(str, found.others))
+        lines.append(f"not this user's, and left alone: workers of pools without a parent, pid {pids}")
+    lines += found.refused
+    if found.living:
+        lines.append(f"{found.living} sessions are running, and left alone")
+    return lines or ["nothing is left of earlier sessions"]
+
+
+def _headline(one: Find) -> str:
+    if one.account is None:
+        return f"pid {one.parent}, which has gone, had a compile pool and left no record:"
+    owner = one.account.owner
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.at)) if owner.at else "some day"
+    where = f" {_printable(owner.worker)}" if owner.worker else ""
+    test = one.account.running or one.account.died.get("test")
+    said = f"ended in {_printable(test)}" if test else "ended between two tests"
+    again = f" (attempt {one.account.attempt})" if one.account.attempt > 1 else ""
+    ended = one.account.died.get("ended")
+    done = f"; {len(ended)} processes were ended then" if isinstance(ended, list) and ended else ""
+    return f"session pid {owner.pid}{where} in {_printable(owner.root)}, begun {when}, {said}{again}{done}:"
+
+
+def _process(row: Proc) -> str:
+    command = " ".join(proctree.command(row.pid))
+    return f"pid {row.pid} {_printable(command[:160] or row.name)}"
+
+
+def _printable(value: object) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+
+
+def as_json(found: Survey) -> dict[str, Any]:
+    """The same as plain values."""
+    return {
+        "sessions": [
+            {
+                "pid": one.parent,
+                "root": "" if one.account is None else one.account.owner.root,
+                "worker": "" if one.account is None else one.account.owner.worker,
+                "test": "" if one.account is None else one.account.running,
+                "attempt": 1 if one.account is None else one.account.attempt,
+                "processes": [row.pid for row in one.processes],
+                "folders": [str(path) for path in one.folders],
+            }
+            for one in found.finds
+        ],
+        "running": found.living,
+        "others": found.others,
+        "refused": found.refused,
+    }

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process of a session has left behind, and the end of it: by the marks that its descendants carry."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from pytest_compilepool import places, proctree, sessionrecord
+from pytest_compilepool.leaks import reaper
+from pytest_compilepool.proctree import Proc
+from pytest_compilepool.records import ProcessKey
+from pytest_compilepool.sessionrecord import Owner
+
+_ROUNDS = 3  # what forks while it is ended is found in the next
+_WORKER = "compile_worker"
+
+
+def end(record: str) -> None:
+    """End what the process of this record has left, and write that down in it. record: a path.
+
+    Where the record is gone the session has ended as it should, and there is nothing to be done.
+    """
+    path = Path(record)
+    try:
+        account = sessionrecord.read_account(path)
+    except places.PlaceError:
+        return
+    ended, left = end_processes(account.owner)
+    remove_folders(account.owner)
+    if account.finished and not left:
+        path.unlink(missing_ok=True)
+        return
+    died = {
+        "test": account.running,
+        "attempt": account.attempt,
+        "at": round(time.time(), 3),
+        "ended": ended,
+        "left": [str(key) for key in left],
+    }
+    with contextlib.suppress(places.PlaceError):
+        sessionrecord.note_death(path, died)
+
+
+def end_processes(owner: Owner) -> tuple[list[str], list[ProcessKey]]:
+    """End all that `left_by` finds. Returns their command lines, and those that are still there.
+
+    Those of a compile pool are killed: there is nobody for whom they could finish. Others are asked first.
+    """
+    ended: list[str] = []
+    left: list[ProcessKey] = []
+    for _ in range(_ROUNDS):
+        found = left_by(owner)
+        if not found:
+            break
+        ended += [_described(row) for row in found]
+        pool = [row.key for row in found if _is_of_a_pool(row)]
+        others = [row.key for row in found if row.key not in pool]
+        left = [*reaper.reap(pool, 0.0, 1.0), *reaper.reap(others, 0.7, 1.0)]
+    return ended, [key for key in left if proctree.alive(key)]
+
+
+def left_by(owner: Owner) -> list[Proc]:
+    """Processes of this user that the owner has left: by tag, mark, or the sidecar's `--parent`.
+
+    The owner must have ended: while it runs these are its own.
+    """
+    if owner.boot != sessionrecord.boot_id():
+        return []  # all of them ended with the machine
+    rows = proctree.table()
+    spared = {os.getpid(), owner.pid} | _ancestors(rows)
+    # A pid is used again one day: whoever has it now, what is younger than that one is its own.
+    now = rows.get(owner.pid)
+    until = now.key.started if now is not None and now.key != owner.key else float("inf")
+    return [
+        row
+        for row in rows.values()
+        if row.pid not in spared
+        and not row.dead
+        and owner.started <= row.key.started
+        and is_mine(row.pid)
+        and (_carries(row.pid, owner) or (row.key.started < until and is_of_parent(row.pid, owner.pid)))
+    ]
+
+
+def pools_of(parent: int) -> list[Proc]:
+    """Sidecars and workers of a process that runs."""
+    rows = proctree.descendants(parent)
+    return [row for row in rows if not row.dead and is_of_parent(row.pid, parent)]
+
+
+def is_mine(pid: int) -> bool:
+    """Whether that process is this user's, and in the same pid namespace: in another, `--parent` names another process."""
+    try:
+        mine = os.readlink("/proc/self/ns/pid") == os.readlink(f"/proc/{pid}/ns/pid")
+        return mine and os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def is_of_parent(pid: int, parent: int) -> bool:
+    """Whether it is a sidecar that this parent has started, or one of its workers, which share the command line."""
+    command = proctree.command(pid)
+    return f"--parent={parent}" in command and any(_WORKER in part for part in command)
+
+
+def parent_of_pool(pid: int) -> int | None:
+    """Whose sidecar or worker that process is, by its command line; None if it is none."""
+    command = proctree.command(pid)
+    if not any(_WORKER in part for part in command):
+        return None
+    parents = [part.partition("=")[2] for part in command if part.startswith("--parent=")]
+    return int(parents[0]) if parents and parents[0].isdecimal() and len(parents[0]) < 10 else None
+
+
+def _carries(pid: int, owner: Owner) -> bool:
+    if owner.tag and proctree.environment_value(pid, proctree.TAG) == owner.tag:
+        return True
+    return bool(owner.mark) and _holds(pid, owner.mark)
+
+
+def _holds(pid: int, mark: str) -> bool:
+    """Whether it has the memory file of that name open: a fork that has executed nothing since."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    for name in names:
+        with contextlib.suppress(OSError):
+            if os.readlink(f"{folder}/{name}").startswith(f"/memfd:{mark}"):
+                return True
+    return False
+
+
+def _is_of_a_pool(row: Proc) -> bool:
+    return parent_of_pool(row.pid) is not None
+
+
+def _ancestors(rows: dict[int, Proc]) -> set[int]:
+    found: set[int] = set()
+    pid = os.getpid()
+    while pid in rows and pid not in found:
+        found.add(pid)
+        pid = rows[pid].parent
+    return found
+
+
+def _described(row: Proc) -> str:
+    return f"pid {row.pid} {' '.join(proctree.command(row.pid))[:200] or row.name}"
+
+
+def folders_of(owner: Owner) -> list[Path]:
+    """Its temporary folders, `compilepool-PID-...`, of this user's own and with mode 0700."""
+    if not os.path.isabs(owner.temporary):
+        return []
+    found = []
+    for path in _glob(Path(owner.temporary), f"compilepool-{owner.pid}-*"):
+        with contextlib.suppress(OSError):
+            seen = path.lstat()
+            private = stat.S_ISDIR(seen.st_mode) and not seen.st_mode & 0o077
+            if private and seen.st_uid == os.geteuid() and seen.st_mtime >= owner.at - 1.0:
+                found.append(path)
+    return found
+
+
+def _glob(folder: Path, pattern: str) -> Iterable[Path]:
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def remove_folders(owner: Owner) -> list[Path]:
+    """Remove them; `rmtree` follows no link. Returns those that were there."""
+    found = folders_of(owner)
+    for path in found:
+        shutil.rmtree(path, ignore_errors=True)
+    return found

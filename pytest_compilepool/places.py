@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that only this user may touch: records that outlive a process, and locks.
+
+Whoever shares the machine must not be able to plant, read or redirect them: the folder is the user's own with mode
+0700, files are made anew with 0600, never through a symbolic link, and what is read back is first looked at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+VARIABLE = "COMPILEPOOL_STATE"
+"""Environment variable: a folder to use instead of the usual one."""
+
+_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+_LARGEST = 64 << 20  # bytes of a file that is read back
+
+
+class PlaceError(OSError):
+    """A folder or file that cannot be used, or not safely. Its text is a sentence with the path and the reason."""
+
+
+def own_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """The folder for what this user's sessions leave for later ones; made where it is not there. Raises PlaceError.
+
+    The one that COMPILEPOOL_STATE names; else `compilepool` in XDG_RUNTIME_DIR, where that is private, in
+    XDG_STATE_HOME, or in ~/.local/state. environ: `os.environ` if None.
+    """
+    environ = os.environ if environ is None else environ
+    named = environ.get(VARIABLE, "").strip()
+    if named:
+        if not os.path.isabs(named):
+            raise PlaceError(f"{VARIABLE}: {named!r} is not allowed; allowed: an absolute path")
+        return _made(Path(named), VARIABLE)
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime) and _is_private(Path(runtime)):
+        return _made(Path(runtime) / "compilepool", "XDG_RUNTIME_DIR")
+    state = environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(state):
+        return _made(Path(state) / "compilepool", "XDG_STATE_HOME")
+    return _made(Path("~/.local/state/compilepool").expanduser(), "the home folder")
+
+
+def _made(folder: Path, origin: str) -> Path:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder is known
+        why = getattr(error, "strerror", None) or str(error)
+        raise PlaceError(
+            f"{folder} (from {origin}) cannot be made: {why}; {VARIABLE} names another folder"
+        ) from None
+    if not _is_private(folder):
+        raise PlaceError(
+            f"{folder} (from {origin}) is not used: it is not a folder of this user's own with mode 0700; "
+            f"{VARIABLE} names another one"
+        )
+    return folder
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def create(path: Path) -> int:
+    """A new file with mode 0600, open for appending; its folder is made with 0700. Returns the descriptor.
+
+    Raises PlaceError, also where such a file is there.
+    """
+    for again in (True, True, False):
+        try:
+            for folder in (path.parent.parent, path.parent):
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+            return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | _FLAGS, 0o600)
+        except FileNotFoundError as error:
+            # Somebody has just removed the folder, since nothing of his was left in it.
+            if not again:
+                raise PlaceError(f"{path} cannot be made: {error.strerror}") from None
+        except OSError as error:
+            raise PlaceError(f"{path} cannot be made: {error.strerror}") from None
+    raise AssertionError("the last round returns or raises")
+
+
+def append_to(path: Path) -> int:
+    """That file, if it is this user's own, open for appending. Returns the descriptor; raises PlaceError."""
+    return _opened(path, os.O_WRONLY | os.O_APPEND)
+
+
+def read(path: Path) -> bytes:
+    """What is in a file of this user's own. Raises PlaceError: a link, another user's, no file, larger than 64 MiB."""
+    handle = _opened(path, os.O_RDONLY)
+    with open(handle, "rb") as file:
+        if os.fstat(handle).st_size > _LARGEST:
+            raise PlaceError(f"{path} is not read: it is larger than {_LARGEST >> 20} MiB")
+        return file.read(_LARGEST)
+
+
+def _opened(path: Path, flags: int) -> int:
+    try:
+        # Not waiting for a pipe that somebody has put there.
+        handle = os.open(path, flags | _FLAGS | os.O_NONBLOCK)
+    except OSError as error:
+        why = "it is a symbolic link" if path.is_symlink() else error.strerror
+        raise PlaceError(f"{path} is not used: {why}") from None
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        os.close(handle)
+        raise PlaceError(f"{path} is not used: it is not a file that only this user may write")
+    return handle
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock that this file stands for. timeout: seconds. Raises PlaceError when they are over, or for the file."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
+    except OSError as error:
+        raise PlaceError(f"lock {path} cannot be opened: {error.strerror}") from None
+    try:
+        if os.fstat(handle).st_uid != os.geteuid():
+            raise PlaceError(f"lock {path} is not used: it is another user's")
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise PlaceError(f"lock {path} was held by others for {timeout:g} s") from None
+                # flock has no deadline of its own, and a signal would be somebody else's.
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one process of a test session is doing, in a file that outlives it: JSON lines, flushed one by one.
+
+The first line says whose it is; then a line when a test begins and one when it has ended. A process that is killed loses
+nothing but the line that it was writing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_compilepool import places, proctree
+from pytest_compilepool.records import ProcessKey
+
+SCHEMA = 1
+FOLDER = "sessions"
+SUFFIX = ".jsonl"
+_LONGEST = 4096  # characters of a text that is written or believed
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The process that a record is about.
+
+    pid, started: as `ProcessKey` has them; boot: of which start of the machine; tag: value of `proctree.TAG` in what it has
+    started; mark: name of a memory file that its forks hold; root: pytest's root folder; worker: xdist's name of it or "";
+    run: xdist's identifier of the whole run or ""; temporary: the folder in which it makes folders named
+    `compilepool-PID-...`; at: when, seconds since 1970.
+    """
+
+    pid: int
+    started: float
+    boot: str
+    tag: str = ""
+    mark: str = ""
+    root: str = ""
+    worker: str = ""
+    run: str = ""
+    temporary: str = ""
+    at: float = 0.0
+
+    @property
+    def key(self) -> ProcessKey:
+        return ProcessKey(self.pid, self.started)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether that very process still runs: pid, start time, and the same start of the machine."""
+        return self.boot == boot_id() and proctree.alive(self.key)
+
+
+@dataclass
+class Account:
+    """What a record says. running: the test that has begun and not ended, or ""; attempt: of it; ended: how many have;
+    finished: whether the session has ended as it should; died: what was found at the process's end by whoever looked after
+    it; torn: lines that could not be read."""
+
+    owner: Owner
+    running: str = ""
+    attempt: int = 1
+    ended: int = 0
+    finished: bool = False
+    died: dict[str, Any] = field(default_factory=dict)
+    torn: int = 0
+
+
+class SessionRecord:
+    """The record of this process. Raises `places.PlaceError` where there is no place for it."""
+
+    def __init__(self, owner: Owner, folder: Path) -> None:
+        self.owner = owner
+        self.path = folder / FOLDER / f"{owner.pid}-{owner.tag.rpartition('-')[2][:16]}{SUFFIX}"
+        self._handle: int | None = places.create(self.path)
+        self.write({"schema": SCHEMA, "owner": asdict(owner)})
+
+    def began(self, test: str, attempt: int) -> None:
+        """A test begins. test: its node id; attempt: 1, or more where it is run again."""
+        self.write({"began": test[:_LONGEST], "attempt": attempt, "at": round(time.time(), 3)})
+
+    def ended(self, test: str, attempt: int, outcome: str) -> None:
+        """It has ended. outcome: "passed", "failed" or "skipped"."""
+        self.write({"ended": test[:_LONGEST], "attempt": attempt, "outcome": outcome})
+
+    def write(self, line: dict[str, Any]) -> None:
+        """One line, in one write. A disk that is full is no reason for a test to fail."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):
+                os.write(self._handle, json.dumps(line).encode() + b"\n")
+
+    @property
+    def handle(self) -> int | None:
+        """The descriptor of the file, None once it is closed."""
+        return self._handle
+
+    def close(self, keep: bool = False) -> None:
+        """The session has ended as it should. keep: leave the file."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+            if not keep:
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path)
+                    for folder in (self.path.parent, self.path.parent.parent):
+                        folder.rmdir()  # the last one leaves no empty folders
+
+
+def read_account(path: Path) -> Account:
+    """What is in a record. Raises `places.PlaceError`, also for a file that begins with no owner."""
+    lines = places.read(path).splitlines()
+    owner = _owner(_parsed(lines[0])) if lines else None
+    if owner is None:
+        raise places.PlaceError(f"{path} is not used: it does not begin as the record of a session does")
+    account = Account(owner)
+    for line in map(_parsed, lines[1:]):
+        if line is None:
+            account.torn += 1
+        elif isinstance(line.get("began"), str):
+            account.running = line["began"][:_LONGEST]
+            attempt = line.get("attempt")
+            account.attempt = attempt if type(attempt) is int else 1
+        elif isinstance(line.get("ended"), str):
+            account.running, account.ended = "", account.ended + 1
+        elif line.get("finished") is True:
+            account.finished = True
+        elif isinstance(line.get("died"), dict):
+            account.died = line["died"]
+    return account
+
+
+def records(folder: Path) -> list[Path]:
+    """The records of all sessions of this user that have not ended as they should, or are under way."""
+    try:
+        return sorted(path for path in (folder / FOLDER).iterdir() if path.suffix == SUFFIX)
+    except OSError:
+        return []
+
+
+def prune(folder: Path, keep: int = 100) -> None:
+    """Forget the oldest of those that are many: records of sessions that died, and that nobody has asked for."""
+    paths = records(folder)
+    if len(paths) <= keep:
+        return
+    for path in sorted(paths, key=_written)[:-keep]:
+        with contextlib.suppress(OSError):
+            if not read_account(path).owner.is_alive:
+                path.unlink()
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def boot_id() -> str:
+    """Which start of the machine this is; "" where that cannot be told."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def note_death(path: Path, died: dict[str, Any]) -> None:
+    """Write down how it ended, after its last line, which may be torn. Raises `places.PlaceError`."""
+    handle = places.append_to(path)
+    try:
+        os.write(handle, b"\n" + json.dumps({"died": died}).encode() + b"\n")
+    finally:
+        os.close(handle)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    if not line:
+        return {}
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _owner(line: dict[str, Any] | None) -> Owner | None:
+    """From a first line, if each field is of the kind that it must be; what is not known is passed over."""
+    told = (line or {}).get("owner")
+    if not isinstance(told, dict):
+        return None
+    texts = {
+        name: told.get(name, "") for name in ("boot", "tag", "mark", "root", "worker", "run", "temporary")
+    }
+    if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts.values()):
+        return None
+    pid, numbers = told.get("pid"), [told.get("started"), told.get("at", 0.0)]
+    if type(pid) is not int or not 1 < pid < 1 << 31:
+        return None
+    if not all(
+        isinstance(one, (int, float)) and type(one) is not bool and 0 <= one < 1e12 for one in numbers
+    ):
+        return None
+    return Owner(pid, float(numbers[0]), at=float(numbers[1]), **texts)

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compilepool reap`: what earlier sessions have left is listed, and ended only where somebody says so."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from conftest import is_alive, wait_until
+
+from pytest_compilepool import sessionrecord
+from pytest_compilepool.cli import reap
+from pytest_compilepool.cli.main import main
+from pytest_compilepool.cli.refusal import BAD_ARGUMENTS
+
+OTHER = 65534
+
+
+@pytest.fixture
+def told(capsys, monkeypatch):
+    """Call the command; what it said, and its status."""
+    # Of the machine's other pools nothing is to be seen, let alone ended.
+    monkeypatch.setattr(reap, "_add_strangers", lambda found: None)
+
+    def call(*arguments: str) -> tuple[str, int]:
+        status = main(["reap", *arguments])
+        said = capsys.readouterr()
+        return said.out + said.err, status
+
+    return call
+
+
+def test_nothing(told, state):
+    assert told() == ("nothing is left of earlier sessions\n", 0)
+    assert told("--yes") == ("nothing is left of earlier sessions\n", 0)
+
+
+def test_what_is_left_is_listed_and_ended_with_yes(told, state, play, tmp_path):
+    session = play("tagged", "forked", "worker", "stranger", folders=["compilepool-PID-a"])
+    session.kill(with_guard=True)
+    said, status = told()
+    assert status == reap.LEFT
+    assert f"session pid {session.process.pid} in /the/root, begun " in said
+    assert "ended in test_x.py::test_it (attempt 2)" in said
+    for kind in ("tagged", "forked", "worker"):
+        assert f"process pid {session.pids[kind]} " in said
+    assert f"pid {session.pids['stranger']} " not in said
+    assert f"compilepool-{session.process.pid}-a" in said
+    assert "nothing was ended: with --yes it would be" in said
+    assert session.alive() == {"tagged", "forked", "worker", "stranger"}
+    said, status = told("--yes")
+    assert status == 0
+    assert session.alive() == {"stranger"}
+    assert list((tmp_path / "tmp").glob("compilepool-*")) == []
+    assert told() == ("nothing is left of earlier sessions\n", 0)
+
+
+def test_a_session_that_runs_is_left_alone(told, state, play):
+    session = play("tagged", "worker")
+    assert told("--yes") == ("1 sessions are running, and left alone\n", 0)
+    assert session.alive() == {"tagged", "worker"}
+    assert len(sessionrecord.records(state)) == 1
+
+
+def test_what_its_guard_has_ended_is_told_once(told, state, play):
+    session = play("tagged")
+    session.kill()
+    assert wait_until(lambda: session.alive() == set())
+    (path,) = sessionrecord.records(state)
+    assert wait_until(lambda: sessionrecord.read_account(path).died)
+    said, status = told()
+    assert "; 1 processes were ended then" in said
+    assert "nothing of it is left but its record" in said
+    assert status == reap.LEFT
+    assert told("--yes")[1] == 0
+    assert told() == ("nothing is left of earlier sessions\n", 0)
+
+
+def test_json(told, state, play):
+    session = play("tagged", worker="gw3")
+    session.kill(with_guard=True)
+    said, status = told("--json")
+    found = json.loads(said)
+    assert found["sessions"] == [
+        {
+            "pid": session.process.pid,
+            "root": "/the/root",
+            "worker": "gw3",
+            "test": "test_x.py::test_it",
+            "attempt": 2,
+            "processes": [session.pids["tagged"]],
+            "folders": [],
+        }
+    ]
+    assert status == reap.LEFT
+
+
+@pytest.mark.parametrize(("answer", "ended"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
+def test_it_asks_at_a_terminal(state, play, answer, ended):
+    session = play("tagged")
+    session.kill(with_guard=True)
+    ours, theirs = pty.openpty()
+    code = (
+        "from pytest_compilepool.cli import reap; reap._add_strangers = lambda found: None;"
+        "from pytest_compilepool.cli.main import main; raise SystemExit(main(['reap']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=theirs, stdout=subprocess.PIPE, text=True)
+    os.close(theirs)
+    os.write(ours, answer.encode() or b"\x04")
+    said, _ = process.communicate(timeout=30)
+    os.close(ours)
+    assert "End all of this? [y/N]" in said
+    assert (process.returncode == 0) is ended
+    assert (session.alive() == set()) is ended
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (lambda path: path.symlink_to("/etc/passwd"), "it is a symbolic link"),
+        (lambda path: path.write_text("{}\n"), "is not used"),
+        (lambda path: (path.write_text("x"), path.chmod(0o666)), "not a file that only this user may write"),
+        (lambda path: os.mkfifo(path, 0o600), "not a file that only this user may write"),
+        (lambda path: path.mkdir(), "is not used"),
+    ],
+    ids=["a link", "not a record", "anybody may write it", "a pipe", "a folder"],
+)
+def test_a_record_that_was_planted_is_named_and_not_used(told, state, play, plant, says):
+    session = play("tagged")
+    session.kill(with_guard=True)
+    path = state / "sessions" / "1-planted.jsonl"
+    plant(path)
+    said, status = told("--yes")
+    assert says in said
+    assert str(path) in said
+    assert status == 0
+    assert session.alive() == set()  # the others are not lost over it
+    assert path.is_symlink() or path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_a_record_of_another_user_is_not_used(told, state, play):
+    session = play("tagged")
+    session.kill(with_guard=True)
+    (path,) = sessionrecord.records(state)
+    os.chown(path, OTHER, OTHER)
+    said, _ = told("--yes")
+    assert "not a file that only this user may write" in said
+    assert session.alive() == {"tagged"}
+
+
+def test_a_record_with_a_strangers_pid_ends_nobody(told, state, play):
+    """Someone could have written there the pid of anything: pid, start, tag and mark must agree with the process."""
+    session = play("stranger")
+    (path,) = sessionrecord.records(state)
+    session.kill(with_guard=True)
+    lines = path.read_text().splitlines()
+    owner = json.loads(lines[0])
+    owner["owner"] |= {"pid": os.getpid(), "tag": "", "mark": ""}
+    path.write_text("\n".join([json.dumps(owner), *lines[1:]]))
+    path.chmod(0o600)
+    assert told("--yes")[1] == 0
+    assert session.alive() == {"stranger"}
+    assert is_alive(os.getpid())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a process as somebody else")
+def test_an_orphan_of_somebody_else_is_named_and_left(capsys, state, play):
+    command = ["/bin/sh", "-c", "echo up; read line", "compile_worker", "--parent=4194303"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    other = subprocess.Popen(command, user=OTHER, group=OTHER, cwd="/", **pipes)
+    try:
+        assert other.stdout.readline() == b"up\n"
+        assert main(["reap"]) in (0, reap.LEFT)
+        said = capsys.readouterr().out
+        assert "not this user's, and left alone: workers of pools without a parent, pid " in said
+        assert str(other.pid) in said
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait(10)
+        other.stdin.close()
+        other.stdout.close()
+
+
+def test_a_pool_without_a_record_is_found_by_its_parent(state, play):
+    session = play("worker", "namesake")
+    session.kill(with_guard=True)
+    for path in sessionrecord.records(state):
+        path.unlink()
+    found = reap.survey(state)
+    (mine,) = [one for one in found.finds if one.parent == session.process.pid]
+    assert [row.pid for row in mine.processes] == [session.pids["worker"]]
+    assert reap.end(mine) == []
+    assert session.alive() == {"namesake"}
+
+
+def test_a_state_folder_that_cannot_be(told, monkeypatch):
+    monkeypatch.setenv("COMPILEPOOL_STATE", "here")
+    said, status = told()
+    assert said == "compilepool reap: COMPILEPOOL_STATE: 'here' is not allowed; allowed: an absolute path\n"
+    assert status == BAD_ARGUMENTS
