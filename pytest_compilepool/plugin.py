@@ -45,6 +45,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     Session.of(session.config).start()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    Session.of(node.config).run_of_workers = str(node.workerinput.get("testrunuid", ""))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     Session.of(config).collected(items)
 

@@ -79,6 +79,7 @@ class Session:
         self._leaks: LeakWatch | None = None
         self._suite: Suite | None = None
         self._waiting: pytest.Item | None = None
+        self.run_of_workers = ""  # xdist's name of the run, where this is its controller
         self._owner = os.getpid()
         self._running: pytest.Item | None = None
         self._warden: Warden | None = None
@@ -140,6 +141,11 @@ class Session:
     def start(self) -> None:
         """The session begins: from now on pools are noticed, where there is a torch to make any."""
         if self.has_torch:
+            # By its hook: its name is another one where -p has loaded it.
+            if hasattr(self.config.hook, "pytest_timeout_set_timer"):
+                from pytest_compilepool.timeouts import Timeouts
+
+                self.config.pluginmanager.register(Timeouts(self._note_timeout), "compilepool-timeouts")
             from pytest_compilepool.pool.blocker import PoolRegister
 
             self._register = PoolRegister(self._torch_appeared)
@@ -296,6 +302,10 @@ class Session:
         if self._leaks is not None:
             text = self._leaks.finish()
             self.summary.errors += self._leaks.errors
+        if self.run_of_workers:
+            from pytest_compilepool.xdist import told_of
+
+            self.summary.went_down += told_of(self.run_of_workers)
         self._untag()
         if self._warden is not None:
             self._warden.close()
@@ -378,6 +388,10 @@ class Session:
     def _note_began(self, item: pytest.Item) -> None:
         if self._warden is not None and self._warden.record is not None:
             self._warden.record.began(item.nodeid, attempt_of(item))
+
+    def _note_timeout(self, text: str) -> None:
+        if self._warden is not None and self._warden.record is not None:
+            self._warden.record.timed_out(text)
 
     def _note_ended(self, item: pytest.Item, failed: bool) -> None:
         if self._warden is not None and self._warden.record is not None:

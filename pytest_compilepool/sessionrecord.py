@@ -22,6 +22,7 @@ SCHEMA = 1
 FOLDER = "sessions"
 SUFFIX = ".jsonl"
 _LONGEST = 4096  # characters of a text that is written or believed
+_LONGEST_TEXT = 100_000
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,18 @@ class Owner:
 
 @dataclass
 class Account:
-    """What a record says. running: the test that has begun and not ended, or ""; attempt: of it; ended: how many have;
-    finished: whether the session has ended as it should; died: what was found at the process's end by whoever looked after
-    it; torn: lines that could not be read."""
+    """What a record says.
+
+    running: the test that has begun and not ended, or ""; attempt: of it; timeout: what its pool was doing when its time was
+    up, or ""; ended: how many tests have; finished: whether the session has ended as it should; died: what was found at the
+    process's end by whoever looked after it; torn: lines that could not be read.
+    """
 
     owner: Owner
     running: str = ""
     attempt: int = 1
     ended: int = 0
+    timeout: str = ""
     finished: bool = False
     died: dict[str, Any] = field(default_factory=dict)
     torn: int = 0
@@ -86,6 +91,10 @@ class SessionRecord:
     def ended(self, test: str, attempt: int, outcome: str) -> None:
         """It has ended. outcome: "passed", "failed" or "skipped"."""
         self.write({"ended": test[:_LONGEST], "attempt": attempt, "outcome": outcome})
+
+    def timed_out(self, text: str) -> None:
+        """The time of a test is up. text: what its pool was doing."""
+        self.write({"timeout": text[:_LONGEST_TEXT]})
 
     def write(self, line: dict[str, Any]) -> None:
         """One line, in one write. A disk that is full is no reason for a test to fail."""
@@ -125,7 +134,9 @@ def read_account(path: Path) -> Account:
             attempt = line.get("attempt")
             account.attempt = attempt if type(attempt) is int else 1
         elif isinstance(line.get("ended"), str):
-            account.running, account.ended = "", account.ended + 1
+            account.running, account.timeout, account.ended = "", "", account.ended + 1
+        elif isinstance(line.get("timeout"), str):
+            account.timeout = line["timeout"][:_LONGEST_TEXT]
         elif line.get("finished") is True:
             account.finished = True
         elif isinstance(line.get("died"), dict):

@@ -29,6 +29,7 @@ class Summary:
     unused: dict[str, list[str]] = field(default_factory=dict)
     at_the_end: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    went_down: list[str] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what the report of a teardown carries; under xdist it comes from a worker."""
@@ -93,6 +94,10 @@ def write_summary(reporter: pytest.TerminalReporter, summary: Summary) -> None:
                 reporter.write_line(_indented(leak["text"]))
     for nodeid, entries in summary.unused.items():
         reporter.write_line(f"compilepool_leaks allows what did not leak: {nodeid}: {'; '.join(entries)}")
+    if summary.went_down:
+        reporter.section("xdist workers that went down")
+        for line in summary.went_down:
+            reporter.write_line(line)
     for text in summary.errors:
         reporter.write_line(f"compilepool: {text}", yellow=True)
     for text in summary.at_the_end:

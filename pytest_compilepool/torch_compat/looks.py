@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -35,3 +36,9 @@ def jobs_sent(pool: Any) -> int | None:
     # An itertools.count shows its next number only in its text: next() would use that up.
     digits = repr(counter).partition("(")[2].rstrip(")")
     return int(digits) if digits.isdigit() else None
+
+
+def log_of(pool: Any) -> str:
+    """The file that sidecar and workers of a pool write to; "" where it is thrown away, or is the terminal."""
+    name = getattr(getattr(pool, "log_file", None), "name", "")
+    return name if isinstance(name, str) and name != os.devnull else ""

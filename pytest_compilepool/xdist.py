@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Living with pytest-xdist: what the controller tells of workers that went down, by the records that they left."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from pytest_compilepool import places, sessionrecord
+from pytest_compilepool.sessionrecord import Account
+
+_GUARD_SECONDS = 5.0
+"""How long the guard of a worker that went down may take: it asks, waits, kills and waits."""
+
+
+def told_of(run: str) -> list[str]:
+    """Lines about each worker of a run that went down; its record is removed, since it has been told of.
+
+    run: xdist's identifier of the run. Raises nothing: where there is no place for records there are none.
+    """
+    try:
+        folder = places.own_folder()
+    except places.PlaceError:
+        return []
+    deadline = time.monotonic() + _GUARD_SECONDS
+    lines: list[str] = []
+    for path in sessionrecord.records(folder):
+        account = _dead(path, run)
+        while account is not None and not account.died and time.monotonic() < deadline:
+            time.sleep(0.05)  # a file tells nobody that it has grown
+            account = _dead(path, run)
+        if account is None:
+            continue
+        lines += _said(account)
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return lines
+
+
+def _dead(path: Path, run: str) -> Account | None:
+    """The account of a worker of that run that has ended otherwise than it should; None for any other."""
+    try:
+        account = sessionrecord.read_account(path)
+    except places.PlaceError:
+        return None
+    mine = account.owner.run == run and not account.finished
+    return account if mine and not account.owner.is_alive else None
+
+
+def _said(account: Account) -> list[str]:
+    owner = account.owner
+    where = account.running or "no test"
+    ended = account.died.get("ended")
+    left = account.died.get("left")
+    line = f"{owner.worker} (pid {owner.pid}) went down in {where}"
+    if account.attempt > 1:
+        line += f", attempt {account.attempt}"
+    if not account.died:
+        line += f"; whether it left processes is not known {_GUARD_SECONDS:g} s later: compilepool reap"
+    elif isinstance(ended, list):
+        line += f"; {len(ended)} processes that it left were ended"
+    lines = [line]
+    if isinstance(left, list) and left:
+        lines.append(f"  still there after SIGKILL: {', '.join(map(str, left))}")
+    if account.timeout:
+        lines += [
+            "  its compile pool when the time was up:",
+            *(f"  {one}" for one in account.timeout.splitlines()),
+        ]
+    return lines

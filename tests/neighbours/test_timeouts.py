@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""With pytest-timeout: what the pool was doing is in the report of a test whose time was up, and in no other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pytest_compilepool.timeouts import TITLE, lead_of
+
+pytest.importorskip("torch")
+pytest.importorskip("pytest_timeout")
+
+HANGS = """
+import time, pytest
+
+def test_first(compile_pool):   # what imports take is not the time of the other one
+    assert compile_pool.submit(time.time).result(60)
+
+@pytest.mark.timeout(6, method=METHOD, func_only=True)
+def test_hangs(compile_pool):
+    compile_pool.submit(time.sleep, 1000)
+    compile_pool.submit(time.sleep, 1000).result()
+"""
+
+IN_TIME = """
+import time, pytest
+
+@pytest.mark.timeout(3, func_only=True)
+def test_nearly(compile_pool):
+    compile_pool.submit(time.sleep, 1000)
+    time.sleep(2.6)   # the pool has been looked at by now
+
+@pytest.mark.timeout(300)
+def test_quick():
+    import threading
+    assert [one.name for one in threading.enumerate() if "compilepool-timeout" in one.name] != []
+
+def test_after():
+    import threading, time
+    deadline = time.monotonic() + 5
+    while [one for one in threading.enumerate() if one.name.startswith("compilepool-timeout")]:
+        assert time.monotonic() < deadline, "timers of tests that have ended are left"
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["signal", "thread"])
+def test_what_the_pool_was_doing(inner, method):
+    source = HANGS.replace("METHOD", repr(method))
+    result = inner(source, "-p", "pytest_timeout")
+    said = result.stdout.str() + result.stderr.str()
+    assert TITLE in said
+    text = said[said.index(TITLE) :]
+    assert "compile pool BUSY: 2 jobs have no result yet; sidecar pid" in text
+    jobs = re.findall(r"job (\d+) sleep: pending since \d+\.\d s, with worker pid \d+", text)
+    assert len(set(jobs)) == 2
+    assert "processes: pid, parent, state, CPU seconds" in text
+    assert "hrtimer_nanosleep" in text or " S " in text
+    assert "stack of this process, thread MainThread" in text
+    assert "in test_hangs" in text
+    assert "stack of pid" in text
+    assert result.ret == 1
+
+
+@pytest.mark.slow
+def test_a_test_that_ends_in_time_shows_nothing(inner):
+    result = inner(IN_TIME, "-p", "pytest_timeout", "--compilepool-leaks=fail")
+    result.assert_outcomes(passed=3)
+    assert TITLE not in result.stdout.str() + result.stderr.str()
+
+
+def test_without_a_pool_nothing_is_gathered(inner):
+    source = "import time\ndef test_hangs():\n    time.sleep(100)\n"
+    result = inner(source, "-p", "pytest_timeout", "--timeout=1", "--timeout-method=signal")
+    result.assert_outcomes(failed=1)
+    assert TITLE not in result.stdout.str()
+
+
+def test_without_pytest_timeout_nothing_is_loaded(inner):
+    inner("import sys\ndef test(): assert 'pytest_compilepool.timeouts' not in sys.modules").assert_outcomes(
+        passed=1
+    )
+
+
+@pytest.mark.parametrize(("timeout", "lead"), [(300, 1.0), (4, 1.0), (2, 0.5), (0.4, 0.1)])
+def test_the_moment_before(timeout, lead):
+    assert lead_of(timeout) == lead

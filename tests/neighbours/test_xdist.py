@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""With pytest-xdist: workers share what there is, and of one that goes down the controller tells what became."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pytest_compilepool import proctree
+
+pytest.importorskip("torch")
+pytest.importorskip("xdist")
+
+SHARED = """
+import os, time, pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_has_its_share(compile_pool, number):
+    assert os.environ["PYTEST_XDIST_WORKER_COUNT"] == "4"
+    jobs = [compile_pool.submit(os.getpid) for _ in range(20)]
+    assert {job.result(90) for job in jobs} <= {key.pid for key in compile_pool.workers}
+    assert len(compile_pool.workers) == 2
+"""
+
+
+@pytest.mark.slow
+def test_there_are_never_more_workers_than_were_asked_for(tmp_path):
+    """Four processes with pools, eight compile workers asked for: eight in all, however they overlap."""
+    (tmp_path / "test_shared.py").write_text(SHARED)
+    mark = f"COMPILEPOOL_TEST_SHARED={os.getpid()}-{time.monotonic_ns()}"
+    name, _, value = mark.partition("=")
+    leading = ("PYTEST_", "TORCHINDUCTOR_", "COMPILEPOOL_")
+    environment = {key: text for key, text in os.environ.items() if not key.startswith(leading)}
+    environment |= {name: value, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    options = ["-p", "xdist", "-n", "4", "-p", "compilepool", "-p", "no:cacheprovider"]
+    session = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", *options, "--compilepool-processes=8", "test_shared.py"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    most = 0
+    deadline = time.monotonic() + 300
+    try:
+        while session.poll() is None:
+            assert time.monotonic() < deadline, "it had not ended after 300 s"
+            most = max(most, _workers(name, value))
+            time.sleep(0.05)
+        said = session.stdout.read()
+    finally:
+        session.kill()
+        session.wait(10)
+        session.stdout.close()
+    assert session.returncode == 0, said
+    assert "4 passed" in said
+    assert 2 <= most <= 8
+
+
+def _workers(name: str, value: str) -> int:
+    """Compile workers of that session now: processes below a sidecar, which have its command line."""
+    rows = proctree.table()
+    sidecars = {
+        pid
+        for pid in rows
+        if any("compile_worker" in part for part in proctree.command(pid))
+        and proctree.environment_value(pid, name) == value
+    }
+    return sum(rows[pid].parent in sidecars for pid in sidecars)
+
+
+def test_the_header_says_what_each_gets(inner):
+    result = inner("def test(): pass", "-p", "xdist", "-n", "2", "--compilepool-processes=8")
+    result.stdout.fnmatch_lines(["compilepool: torch *, 4 processes (8 // 2 xdist workers), *"])
+
+
+def test_a_worker_that_goes_down_is_told_of(inner, pytester):
+    source = "import os\ndef test_goes(compile_pool):\n    os._exit(7)\n"
+    result = inner(source, "-p", "xdist", "-n", "1", "--max-worker-restart=0")
+    result.stdout.fnmatch_lines(
+        [
+            "*worker 'gw0' crashed while running 'test_inner.py::test_goes'*",
+            "*xdist workers that went down*",
+            "gw0 (pid *) went down in test_inner.py::test_goes; * processes that it left were ended",
+        ]
+    )
+    assert result.ret == 1
+    assert not list(pytester.path.rglob("sessions/*")), "its record has been told of"
