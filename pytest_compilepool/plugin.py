@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_compilepool import marks, newhooks, options
+from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
 from pytest_compilepool.keys import FAILED, LEAKS, OUTCOME, SECTIONS, SESSION, UNUSED
 from pytest_compilepool.report import conformance, terminal
 from pytest_compilepool.session import Session, leased_by
@@ -43,6 +44,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     Session.of(session.config).start()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    feature = getattr(getattr(item, "function", None), FEATURE, None)
+    if feature is not None:
+        item.extra_keyword_matches.add(feature)  # `-k` takes what `--list` prints
 
 
 @pytest.hookimpl(optionalhook=True)

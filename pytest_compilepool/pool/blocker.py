@@ -73,3 +73,6 @@ class PoolRegister:
     def after(self, kind: str, pool: Any, creator: Creator) -> None:
         """A pool has been made."""
         self.births.append(Birth(kind, creator))
+        from pytest_compilepool.pool import forks  # loaded only where there is a pool
+
+        forks.protect(pool)

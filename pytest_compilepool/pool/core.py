@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
 from pytest_compilepool import proctree
-from pytest_compilepool.pool import closing, state
+from pytest_compilepool.pool import closing, forks, state
 from pytest_compilepool.pool.errors import PoolClosed, PoolUnsupported, SidecarDied, describe_exit
 from pytest_compilepool.pool.joblog import JobLog, Timeline
 from pytest_compilepool.pool.watcher import DeathWatch
@@ -197,6 +197,7 @@ class PoolCore:
         """Make one of torch's pools the pool of this object: watched, counted, its timer made endable."""
         self._pool, self._ready = pool, None
         setattr(pool, pools.OWNER, self)
+        forks.protect(pool)
         self._ended = None
         self._told.clear()
         # torch itself submits and wakes, too: whoever it is, "closed pool" is not all that there is to say.

@@ -299,8 +299,8 @@ def _from_inductor(
 
 def _from_vllm(environ: Mapping[str, str], formula: Source) -> list[Source]:
     text = environ.get(VLLM_VARIABLE)
-    if text is None:
-        return []
+    if text is None or not text.strip():
+        return []  # empty is unset, as vLLM's own variables are read
     if text.strip().lower() == "auto":
         note = f"as the policy says: {formula.value}"
         return [Source(VLLM_VARIABLE, "auto", formula.processes, note, True)]

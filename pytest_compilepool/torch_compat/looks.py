@@ -42,3 +42,13 @@ def log_of(pool: Any) -> str:
     """The file that sidecar and workers of a pool write to; "" where it is thrown away, or is the terminal."""
     name = getattr(getattr(pool, "log_file", None), "name", "")
     return name if isinstance(name, str) and name != os.devnull else ""
+
+
+def pipe_ends(pool: Any) -> tuple[set[int], set[int]]:
+    """Descriptors of this process through which it talks to a sidecar: those to read from, and the one to write to."""
+    ends = {}
+    for name in ("read_pipe", "write_pipe"):
+        file = getattr(pool, name, None)
+        ends[name] = {file.fileno()} if file is not None and not file.closed else set()
+    # Up to torch 2.13 this process keeps the ends that were meant for the sidecar.
+    return ends["read_pipe"] | set(pools.sidecar_ends(pool)), ends["write_pipe"]

@@ -16,7 +16,7 @@ from pytest_compilepool.torch_compat import pools
 from pytest_compilepool.torch_compat.gate import Gate
 from pytest_compilepool.vllm.events import EventLog
 from pytest_compilepool.vllm.remembered import Remembered
-from pytest_compilepool.vllm.settings import PROCESSES, Settings
+from pytest_compilepool.vllm.settings import Settings
 
 # A child of vLLM's own logger, so that what is said here stands where its messages stand.
 log = logging.getLogger("vllm.pytest_compilepool")
@@ -288,4 +288,4 @@ def _cause(error: BaseException) -> str:
 
 def describe(processes: int, why: str) -> str:
     """What vLLM's log says when a pool is going to be used."""
-    return f"compile pool: {processes} processes ({PROCESSES}: {why})"
+    return f"compile pool: {processes} processes ({why})"

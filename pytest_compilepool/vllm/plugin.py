@@ -15,7 +15,14 @@ from pytest_compilepool.vllm import ahead
 from pytest_compilepool.vllm.events import EventLog
 from pytest_compilepool.vllm.lifecycle import Lifecycle, describe, log
 from pytest_compilepool.vllm.remembered import Remembered, identity_of
-from pytest_compilepool.vllm.settings import PROCESSES, BadSetting, Settings, decide, from_environment
+from pytest_compilepool.vllm.settings import (
+    PROCESSES,
+    BadSetting,
+    Settings,
+    decide,
+    from_environment,
+    why_one,
+)
 
 ATTRIBUTE = "compile_pool"
 """Of a worker: its `Lifecycle`, where it has one."""
@@ -131,8 +138,9 @@ def _begin(config: Any, when: str) -> Lifecycle | None:
     decision = decide(settings, vllm_compat.local_ranks(config), capabilities)
     if decision.processes < 2:
         ahead.end()
-        EventLog(settings.events).note("off", "absent", reason=decision.why, processes=decision.processes)
-        log.warning("no compile pool: %s", decision.unsafe_because or decision.why)
+        reason = why_one(decision)
+        EventLog(settings.events).note("off", "absent", reason=reason, processes=decision.processes)
+        log.warning("no compile pool: %s", reason)
         return None
     lifecycle = ahead.take(decision.processes, settings)
     if lifecycle is None:

@@ -102,3 +102,16 @@ def decide(
         memory=memory,
         vllm_imported=True,
     )
+
+
+def why_one(decision: policy.Decision) -> str:
+    """Why it is one process, which is no pool, and what can be done about it."""
+    if decision.unsafe_because is not None:
+        return decision.unsafe_because
+    formula = next(reason for reason in decision.reasons if reason.name == "policy")
+    if decision.decided_by.value == "auto":
+        return (
+            f"{PROCESSES}=auto is {formula.value}, which is {formula.processes} process here; a number, such as "
+            f"{PROCESSES}=2, is taken as it is"
+        )
+    return decision.why

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_suites import compilepool
+from small_suites import FEATURE, SCENARIO, compilepool
 
 TESTS = Path(__file__).parents[1]
 MUTANTS = str(TESTS / "mutants")
@@ -166,3 +166,13 @@ def test_list_of_torchs_pool_by_its_name_knows_its_defects(tmp_path, pool_here):
     )
     assert status == 0
     assert "known: https://" in output
+
+
+def test_a_feature_is_chosen_by_the_name_that_the_list_has(own_suite):
+    both = FEATURE + FEATURE.replace("jobs.add", "jobs.add-again")
+    again = SCENARIO.split("@feature")[1].replace("jobs.add", "jobs.add-again")
+    scenarios = SCENARIO + "\n@feature" + again.replace("def test_add(", "def test_more(")
+    result = own_suite("-k", "jobs.add-again", features=both, scenarios=scenarios)
+    result.assert_outcomes(passed=1, deselected=1)
+    result = own_suite("-k", "jobs.add", features=both, scenarios=scenarios)
+    result.assert_outcomes(passed=2)

@@ -40,6 +40,10 @@ def check(message: str, value: object, source: str) -> None:
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("source", SOURCES)
 def test_bad_text(decide, source: str, value: str) -> None:
+    if source == VLLM_VARIABLE and not value.strip():
+        # As vLLM reads its own: empty is unset.
+        assert decide(environ={source: value}) == decide(environ={})
+        return
     with pytest.raises(BadProcesses) as caught:
         ask(decide, source, value)
     check(str(caught.value), value, source)

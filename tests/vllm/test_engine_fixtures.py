@@ -14,7 +14,7 @@ from pytest_compilepool import torch_compat, vllm_compat
 from pytest_compilepool.vllm import plugin
 from pytest_compilepool.vllm.engines import models, phases
 from pytest_compilepool.vllm.engines.here import EnginesHere
-from pytest_compilepool.vllm.engines.order import EngineFailed, Run
+from pytest_compilepool.vllm.engines.order import Engine, EngineFailed, Run
 from pytest_compilepool.vllm.engines.phases import EnginePhases
 from pytest_compilepool.vllm.engines.weights import Weights
 
@@ -104,7 +104,7 @@ def test_a_pool_as_the_marker_has_it(inner):
         from pathlib import Path
         import pytest
         from pytest_compilepool.vllm.engines import phases
-        from pytest_compilepool.vllm.engines.order import Run
+        from pytest_compilepool.vllm.engines.order import Engine, Run
 
         orders, roots = [], []
 
@@ -114,7 +114,7 @@ def test_a_pool_as_the_marker_has_it(inner):
                 orders.append(order)
                 roots.append(root)
                 assert named["modelinfos"].is_dir()
-                return Run()
+                return Run(engines=[Engine()])
             monkeypatch.setattr(phases, "run", run)
 
         def start(vllm_compile_phases):
@@ -152,7 +152,13 @@ def started(monkeypatch, tmp_path):
     """Phases whose starts are not made. Gives them, and a list of the orders with their roots."""
     made: list[tuple[object, Path]] = []
     folders = iter(tmp_path / f"root{number}" for number in range(9))
-    monkeypatch.setattr(phases, "run", lambda order, root, modelinfos: made.append((order, root)) or Run())
+    monkeypatch.setattr(
+        phases,
+        "run",
+        lambda order, root, modelinfos: (
+            made.append((order, root)) or Run(engines=[] if order.engine.get("fails") else [Engine()])
+        ),
+    )
 
     def with_weights(model: Path) -> Path:
         if model.parent == tmp_path:
@@ -179,6 +185,18 @@ def test_a_warm_start_is_as_the_cold_one(started, tmp_path):
     (again, new) = made[-1]
     assert new != root
     assert (again.processes, again.engine) == ("2", {})
+
+
+def test_a_start_without_an_engine_raises(started):
+    given, made = started
+    with pytest.raises(EngineFailed, match="no engine was started"):
+        given.cold(fails=True)
+    # Whoever wants to see what vLLM says asks for it.
+    assert given.using(check=False).cold(fails=True).engines == []
+    given.cold()
+    with pytest.raises(EngineFailed):
+        given.warm(fails=True)
+    assert len(made) == 4
 
 
 def test_others_have_caches_of_their_own(started):

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_compilepool.pool.policy import VLLM_VARIABLE
 from pytest_compilepool.resources import Cpus, Memory
-from pytest_compilepool.vllm.settings import BadSetting, Settings, decide, from_environment
+from pytest_compilepool.vllm.settings import BadSetting, Settings, decide, from_environment, why_one
 
 LOTS = Memory(1 << 40, 0, 1 << 40, "a test")
 CAN = types.SimpleNamespace(torch="2.13.0", quiesce=True, start_methods=("subprocess",))
@@ -63,6 +63,26 @@ def test_no_time(name, text):
 def test_the_policy_shares_the_cpus_among_the_ranks(cpus, ranks, expected):
     """min(8, cpu_count // num_gpus - 1), as the pull request has it."""
     assert number("auto", cpus, ranks) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        (
+            "auto",
+            (
+                "VLLM_COMPILE_PROCESSES=auto is min(8, 2 cpus // 1 gpu - 1), which is 1 process here; "
+                "a number, such as VLLM_COMPILE_PROCESSES=2, is taken as it is"
+            ),
+        ),
+        ("1", "VLLM_COMPILE_PROCESSES=1"),
+    ],
+)
+def test_why_there_is_no_pool(asked, says):
+    cpus = Cpus(2, 2, None, "a test")
+    assert why_one(decide(Settings(asked), 1, CAN, cpus=cpus, memory=LOTS)) == says
+    unable = decide(Settings(asked), 1, CANNOT, cpus=cpus, memory=LOTS)
+    assert why_one(unable) == "torch 2.8.0 cannot quiesce its compile pool"
 
 
 def test_a_number_is_followed_on_few_cpus():

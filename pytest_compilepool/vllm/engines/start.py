@@ -97,7 +97,7 @@ def _run(order: Order, root: Path, folder: Path, stop: threading.Event | None) -
             survivors = _left(child.pid, tag)
     finally:
         end_all(child, tag)
-    return _answer(folder, status, survivors)
+    return _answer(folder, status, survivors, order.limit)
 
 
 def environment(order: Order, root: Path, folder: Path, outer: Mapping[str, str]) -> dict[str, str]:
@@ -148,13 +148,16 @@ def _left(pid: int, tag: str) -> list[str]:
     return [" ".join(proctree.command(row.pid)) or str(row.pid) for row in there()]
 
 
-def _answer(folder: Path, status: int | None, survivors: list[str]) -> Run:
+def _answer(folder: Path, status: int | None, survivors: list[str], limit: float = 0.0) -> Run:
     log = _tail(folder / LOG)
     try:
         found = Run.from_json(json.loads((folder / ANSWER).read_text(encoding="utf-8")))
     except (OSError, ValueError):
+        stacks = _tail(folder / STACKS)
         how = "was still at it when its time was over" if status is None else f"ended with status {status}"
-        found = Run(error=f"the interpreter {how} and gave no answer:\n{_tail(folder / STACKS)}\n{log}")
+        if stacks.startswith("Timeout"):
+            how = f"was still at it after {limit:g} s, its limit,"
+        found = Run(error=f"the interpreter {how} and gave no answer:\n{stacks}\n{log}")
     with contextlib.suppress(OSError):
         found.events = [asdict(event) for event in read_events(str(folder / EVENTS))]
     with contextlib.suppress(OSError):
