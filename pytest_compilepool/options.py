@@ -13,6 +13,7 @@ START_METHODS = ("subprocess", "fork", "spawn")
 SUITE_MODES = ("smoke", "standard", "stress")
 INTERPRETERS = ("fork", "new")
 LEAK_MODES = ("auto", "off", "warn", "fail")
+CACHE_MODES = ("worker", "shared")
 MISSING_MODES = ("skip", "fail")
 
 
@@ -109,6 +110,13 @@ OPTIONS = (
         _seconds,
         "seconds, more than 0 and at most 3600",
         "Seconds that each fresh interpreter of compile_phases and compile_parity may take; then it is ended",
+    ),
+    Option(
+        "caches",
+        "worker",
+        _one_of(*CACHE_MODES),
+        ", ".join(CACHE_MODES),
+        "Cache folders of torch, Triton and vLLM under xdist: one set for each worker (and tox environment), or shared",
     ),
     Option(
         "leaks",
@@ -216,6 +224,7 @@ class Settings:
     ready_timeout: float
     shutdown_timeout: float
     fresh_timeout: float
+    caches: str
     leaks: str
     leak_grace: float
     missing: str

@@ -151,6 +151,10 @@ class Session:
             self._register = PoolRegister(self._torch_appeared)
             self._register.start()
             if hasattr(self.config, "workerinput"):
+                if self.settings.caches == "worker":
+                    from pytest_compilepool.xdist import own_caches
+
+                    os.environ.update(own_caches(worker_names(self.config)[0]))
                 self.guard()  # also if its controller ends while it makes its first pool
 
     def collected(self, items: list[pytest.Item]) -> None:

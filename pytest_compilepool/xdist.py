@@ -1,17 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Living with pytest-xdist: what the controller tells of workers that went down, by the records that they left."""
+"""Living with pytest-xdist: caches for each worker, and what the controller tells of one that went down."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import time
 from pathlib import Path
 
 from pytest_compilepool import places, sessionrecord
 from pytest_compilepool.sessionrecord import Account
+from pytest_compilepool.torch_compat import cache_roots
 
 _GUARD_SECONDS = 5.0
 """How long the guard of a worker that went down may take: it asks, waits, kills and waits."""
+
+
+def own_caches(worker: str) -> dict[str, str]:
+    """Variables that give a worker cache folders of its own, below those that are in effect; they are made by their users.
+
+    worker: xdist's name of it, such as "gw0". Tests that count cache hits would see those of the other workers. The folders
+    are the same in the next run, so they stay warm; below a tox environment's name, where there is one: its torch differs.
+    """
+    environment = os.environ.get("TOX_ENV_NAME", "")
+    below = Path(environment if _is_a_name(environment) else "") / worker
+    return {name: str(Path(root) / below) for name, root in cache_roots().items()}
+
+
+def _is_a_name(text: str) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", text))
 
 
 def told_of(run: str) -> list[str]:

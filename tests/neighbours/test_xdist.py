@@ -91,3 +91,38 @@ def test_a_worker_that_goes_down_is_told_of(inner, pytester):
     )
     assert result.ret == 1
     assert not list(pytester.path.rglob("sessions/*")), "its record has been told of"
+
+
+CACHES = """
+import os, pathlib, pytest
+
+@pytest.mark.parametrize("number", range(4))
+def test_where(number):
+    from pytest_compilepool.torch_compat import cache_roots
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    pathlib.Path(f"seen-{worker}").write_text("\\n".join(cache_roots().values()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "tox", "below"),
+    [
+        (["-n", "2"], "", "gw{}"),
+        (["-n", "2"], "py311-torch215", "py311-torch215/gw{}"),
+        (["-n", "2"], "../../etc", "gw{}"),
+        (["-n", "2", "--compilepool-caches=shared"], "", ""),
+        (["-n", "0"], "", ""),
+    ],
+)
+def test_each_worker_has_caches_of_its_own(inner, pytester, options, tox, below):
+    root = pytester.path / "root"
+    environment = {"TORCHINDUCTOR_CACHE_DIR": str(root), "TOX_ENV_NAME": tox}
+    inner(CACHES, "-p", "xdist", *options, environment=environment).assert_outcomes(passed=4)
+    found = {path.name: path.read_text().splitlines() for path in pytester.path.glob("seen-*")}
+    assert found
+    for number in range(2):
+        if f"seen-gw{number}" in found:
+            assert str(root / below.format(number)) in found[f"seen-gw{number}"]
+            assert len(found[f"seen-gw{number}"]) == 3
+    if "alone" in str(found):
+        assert str(root) in found["seen-alone"]
