@@ -44,18 +44,22 @@ def own_folder(environ: Mapping[str, str] | None = None) -> Path:
     state = environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(state):
         return _made(Path(state) / "compilepool", "XDG_STATE_HOME")
-    return _made(Path("~/.local/state/compilepool").expanduser(), "the home folder")
+    # Not Path.expanduser(): that raises where nobody knows the home folder.
+    return _made(Path(os.path.expanduser("~/.local/state/compilepool")), "the home folder")
 
 
 def _made(folder: Path, origin: str) -> Path:
+    if not folder.is_absolute():
+        raise PlaceError(
+            f"{origin} is not known, so there is no place for records; {VARIABLE} names a folder"
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder is known
-        why = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
         raise PlaceError(
-            f"{folder} (from {origin}) cannot be made: {why}; {VARIABLE} names another folder"
+            f"{folder} (from {origin}) cannot be made: {error.strerror}; {VARIABLE} names another folder"
         ) from None
     if not _is_private(folder):
         raise PlaceError(

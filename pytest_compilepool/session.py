@@ -379,7 +379,7 @@ class Session:
 
             self._warden = Warden(self.config.rootpath, *worker_names(self.config))
             if self._warden.trouble:
-                self.summary.errors.append(f"no guard for this session: {self._warden.trouble}")
+                self.summary.errors.append(self._warden.trouble)
             if self._running is not None:
                 self._note_began(self._running)
         return self._warden
@@ -410,6 +410,8 @@ class Session:
 
     def _torch_appeared(self) -> None:
         """In the middle of a test that nobody looked at: the census before its first pool is taken now."""
+        if os.getpid() != self._owner:
+            return
         self.guard()
         item, self._waiting = self._waiting, None
         if item is not None:

@@ -23,6 +23,7 @@ FOLDER = "sessions"
 SUFFIX = ".jsonl"
 _LONGEST = 4096  # characters of a text that is written or believed
 _LONGEST_TEXT = 100_000
+_LARGEST = 1 << 20  # bytes of a record; then it begins anew
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Owner:
     """The process that a record is about.
 
     pid, started: as `ProcessKey` has them; boot: of which start of the machine; tag: value of `proctree.TAG` in what it has
-    started; mark: name of a memory file that its forks hold; root: pytest's root folder; worker: xdist's name of it or "";
-    run: xdist's identifier of the whole run or ""; temporary: the folder in which it makes folders named
-    `compilepool-PID-...`; at: when, seconds since 1970.
+    started; mark: name of a memory file that its forks hold; host, namespace: of which machine, and in which pids are
+    counted there; root: pytest's root folder; worker, run: xdist's name of it and of the whole run, or ""; temporary: the
+    folder in which it makes folders named `compilepool-PID-...`; at: when, seconds since 1970.
     """
 
     pid: int
@@ -40,6 +41,8 @@ class Owner:
     boot: str
     tag: str = ""
     mark: str = ""
+    host: str = ""
+    namespace: str = ""
     root: str = ""
     worker: str = ""
     run: str = ""
@@ -51,9 +54,21 @@ class Owner:
         return ProcessKey(self.pid, self.started)
 
     @property
+    def is_foreign(self) -> bool:
+        """Whether it is of another machine or container, which shares the folder: what became of it cannot be seen here."""
+        if self.boot == boot_id():
+            return self.namespace != pid_namespace()
+        return self.host != os.uname().nodename  # the same machine, started anew, has the same name
+
+    @property
     def is_alive(self) -> bool:
         """Whether that very process still runs: pid, start time, and the same start of the machine."""
-        return self.boot == boot_id() and proctree.alive(self.key)
+        return self.boot == boot_id() and not self.is_foreign and proctree.alive(self.key)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is certain that it runs no more."""
+        return not self.is_foreign and not self.is_alive
 
 
 @dataclass
@@ -81,8 +96,18 @@ class SessionRecord:
     def __init__(self, owner: Owner, folder: Path) -> None:
         self.owner = owner
         self.path = folder / FOLDER / f"{owner.pid}-{owner.tag.rpartition('-')[2][:16]}{SUFFIX}"
-        self._handle: int | None = places.create(self.path)
-        self.write({"schema": SCHEMA, "owner": asdict(owner)})
+        self._handle = places.create(self.path)
+        self._identity = _identity(self._handle)
+        self._closed = False
+        self._written = self._ended = 0
+        try:
+            self._put({"schema": SCHEMA, "owner": asdict(owner)})
+        except OSError as error:
+            self.close()
+            raise places.PlaceError(f"{self.path} cannot be written: {error.strerror}") from None
+        except BaseException:
+            self.close()
+            raise
 
     def began(self, test: str, attempt: int) -> None:
         """A test begins. test: its node id; attempt: 1, or more where it is run again."""
@@ -91,6 +116,7 @@ class SessionRecord:
     def ended(self, test: str, attempt: int, outcome: str) -> None:
         """It has ended. outcome: "passed", "failed" or "skipped"."""
         self.write({"ended": test[:_LONGEST], "attempt": attempt, "outcome": outcome})
+        self._ended += 1
 
     def timed_out(self, text: str) -> None:
         """The time of a test is up. text: what its pool was doing."""
@@ -98,34 +124,69 @@ class SessionRecord:
 
     def write(self, line: dict[str, Any]) -> None:
         """One line, in one write. A disk that is full is no reason for a test to fail."""
-        if self._handle is not None:
-            with contextlib.suppress(OSError):
-                os.write(self._handle, json.dumps(line).encode() + b"\n")
+        if self._closed or not self._is_mine():
+            return
+        with contextlib.suppress(OSError):
+            if self._written > _LARGEST:
+                # Of tests that have ended only the number is of interest.
+                os.ftruncate(self._handle, 0)
+                self._written = 0
+                self._put({"schema": SCHEMA, "owner": asdict(self.owner), "before": self._ended})
+            self._put(line)
+
+    def _put(self, line: dict[str, Any]) -> None:
+        self._written += os.write(self._handle, json.dumps(line).encode() + b"\n")
+
+    def _is_mine(self) -> bool:
+        """Whether the descriptor is still the file's; a test may have closed it, and somebody else have the number now."""
+        try:
+            seen = os.fstat(self._handle)
+        except OSError:
+            seen = None
+        if seen is not None and (seen.st_dev, seen.st_ino) == self._identity:
+            return True
+        try:
+            self._handle = places.append_to(self.path)
+        except OSError:  # somebody has removed it
+            self._closed = True
+            return False
+        self._identity = _identity(self._handle)
+        return True
 
     @property
     def handle(self) -> int | None:
         """The descriptor of the file, None once it is closed."""
-        return self._handle
+        return None if self._closed else self._handle
 
     def close(self, keep: bool = False) -> None:
         """The session has ended as it should. keep: leave the file."""
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
-            if not keep:
-                with contextlib.suppress(OSError):
-                    os.unlink(self.path)
-                    for folder in (self.path.parent, self.path.parent.parent):
-                        folder.rmdir()  # the last one leaves no empty folders
+        if self._closed:
+            return
+        if self._is_mine():
+            with contextlib.suppress(OSError):
+                os.close(self._handle)
+        self._closed = True
+        if not keep:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+                for folder in (self.path.parent, self.path.parent.parent):
+                    folder.rmdir()  # the last one leaves no empty folders
+
+
+def _identity(handle: int) -> tuple[int, int]:
+    seen = os.fstat(handle)
+    return seen.st_dev, seen.st_ino
 
 
 def read_account(path: Path) -> Account:
     """What is in a record. Raises `places.PlaceError`, also for a file that begins with no owner."""
     lines = places.read(path).splitlines()
-    owner = _owner(_parsed(lines[0])) if lines else None
+    owner = parsed_owner((_parsed(lines[0]) or {}).get("owner")) if lines else None
     if owner is None:
         raise places.PlaceError(f"{path} is not used: it does not begin as the record of a session does")
     account = Account(owner)
+    before = (_parsed(lines[0]) or {}).get("before")
+    account.ended = before if type(before) is int else 0
     for line in map(_parsed, lines[1:]):
         if line is None:
             account.torn += 1
@@ -159,7 +220,7 @@ def prune(folder: Path, keep: int = 100) -> None:
         return
     for path in sorted(paths, key=_written)[:-keep]:
         with contextlib.suppress(OSError):
-            if not read_account(path).owner.is_alive:
+            if read_account(path).owner.is_gone:
                 path.unlink()
 
 
@@ -174,6 +235,14 @@ def boot_id() -> str:
     """Which start of the machine this is; "" where that cannot be told."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def pid_namespace() -> str:
+    """In which pids are counted; "" where that cannot be told."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
 
@@ -197,14 +266,12 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _owner(line: dict[str, Any] | None) -> Owner | None:
-    """From a first line, if each field is of the kind that it must be; what is not known is passed over."""
-    told = (line or {}).get("owner")
+def parsed_owner(told: object) -> Owner | None:
+    """From plain values, if each field is of the kind that it must be; what is not known is passed over."""
     if not isinstance(told, dict):
         return None
-    texts = {
-        name: told.get(name, "") for name in ("boot", "tag", "mark", "root", "worker", "run", "temporary")
-    }
+    names = ("boot", "tag", "mark", "host", "namespace", "root", "worker", "run", "temporary")
+    texts = {name: told.get(name, "") for name in names}
     if not all(isinstance(text, str) and len(text) <= _LONGEST for text in texts.values()):
         return None
     pid, numbers = told.get("pid"), [told.get("started"), told.get("at", 0.0)]

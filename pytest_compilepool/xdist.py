@@ -63,7 +63,7 @@ def _dead(path: Path, run: str) -> Account | None:
     except places.PlaceError:
         return None
     mine = account.owner.run == run and not account.finished
-    return account if mine and not account.owner.is_alive else None
+    return account if mine and account.owner.is_gone else None
 
 
 def _said(account: Account) -> list[str]:

@@ -37,10 +37,15 @@ class Find:
 
 @dataclass
 class Survey:
-    """Everything that was found. others: processes of other users that look the same; refused: records that are not used."""
+    """Everything that was found.
+
+    living: sessions that run; foreign: of other machines or containers; others: processes of other users that look the
+    same; refused: records that are not used.
+    """
 
     finds: list[Find] = field(default_factory=list)
     living: int = 0
+    foreign: int = 0
     others: list[int] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
@@ -80,8 +85,9 @@ def survey(folder: Path) -> Survey:
             if path.is_symlink() or path.exists():  # else its session has just ended as it should
                 found.refused.append(str(error))
             continue
-        if account.owner.is_alive:
-            found.living += 1
+        if not account.owner.is_gone:
+            found.living += account.owner.is_alive
+            found.foreign += account.owner.is_foreign
             continue
         processes = ending.left_by(account.owner)
         found.finds.append(
@@ -145,6 +151,8 @@ def as_text(found: Survey) -> list[str]:
     lines += found.refused
     if found.living:
         lines.append(f"{found.living} sessions are running, and left alone")
+    if found.foreign:
+        lines.append(f"{found.foreign} sessions are of other machines or containers, and left alone")
     return lines or ["nothing is left of earlier sessions"]
 
 
@@ -187,6 +195,7 @@ def as_json(found: Survey) -> dict[str, Any]:
             for one in found.finds
         ],
         "running": found.living,
+        "foreign": found.foreign,
         "others": found.others,
         "refused": found.refused,
     }

@@ -10,52 +10,56 @@ import stat
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from pytest_compilepool import places, proctree, sessionrecord
+from pytest_compilepool import proctree, sessionrecord
 from pytest_compilepool.leaks import reaper
 from pytest_compilepool.proctree import Proc
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.sessionrecord import Owner
 
 _ROUNDS = 3  # what forks while it is ended is found in the next
+_TOLD = 100  # processes that are told of one by one
 _WORKER = "compile_worker"
 
 
-def end(record: str) -> None:
-    """End what the process of this record has left, and write that down in it. record: a path.
+def end(owner: dict[str, Any], record: str, finished: bool) -> None:
+    """End what a process has left, and write that down in its record.
 
-    Where the record is gone the session has ended as it should, and there is nothing to be done.
+    owner: as `sessionrecord.Owner` has it; record: a path, or "" where there is none; finished: whether its session has
+    ended as it should, so that only pools are left to be ended: what else there is somebody has allowed.
     """
-    path = Path(record)
-    try:
-        account = sessionrecord.read_account(path)
-    except places.PlaceError:
+    who = sessionrecord.parsed_owner(owner)
+    if who is None:
         return
-    ended, left = end_processes(account.owner)
-    remove_folders(account.owner)
-    if account.finished and not left:
+    ended, left = end_processes(who, pools_only=finished)
+    path = Path(record)
+    if not finished:
+        remove_folders(who)
+    elif not left and record:
         path.unlink(missing_ok=True)
         return
-    died = {
-        "test": account.running,
-        "attempt": account.attempt,
-        "at": round(time.time(), 3),
-        "ended": ended,
-        "left": [str(key) for key in left],
-    }
-    with contextlib.suppress(places.PlaceError):
+    with contextlib.suppress(OSError):
+        account = sessionrecord.read_account(path)
+        died = {
+            "test": account.running,
+            "attempt": account.attempt,
+            "at": round(time.time(), 3),
+            "ended": ended[:_TOLD],
+            "left": [str(key) for key in left][:_TOLD],
+        }
         sessionrecord.note_death(path, died)
 
 
-def end_processes(owner: Owner) -> tuple[list[str], list[ProcessKey]]:
-    """End all that `left_by` finds. Returns their command lines, and those that are still there.
+def end_processes(owner: Owner, pools_only: bool = False) -> tuple[list[str], list[ProcessKey]]:
+    """End all that `left_by` finds, or of these only pools. Returns their command lines, and those that are still there.
 
     Those of a compile pool are killed: there is nobody for whom they could finish. Others are asked first.
     """
     ended: list[str] = []
     left: list[ProcessKey] = []
     for _ in range(_ROUNDS):
-        found = left_by(owner)
+        found = [row for row in left_by(owner) if not pools_only or is_of_parent(row.pid, owner.pid)]
         if not found:
             break
         ended += [_described(row) for row in found]
@@ -70,8 +74,8 @@ def left_by(owner: Owner) -> list[Proc]:
 
     The owner must have ended: while it runs these are its own.
     """
-    if owner.boot != sessionrecord.boot_id():
-        return []  # all of them ended with the machine
+    if owner.is_foreign or owner.boot != sessionrecord.boot_id():
+        return []  # they are elsewhere, or ended with the machine
     rows = proctree.table()
     spared = {os.getpid(), owner.pid} | _ancestors(rows)
     # A pid is used again one day: whoever has it now, what is younger than that one is its own.
@@ -156,8 +160,13 @@ def _described(row: Proc) -> str:
 
 
 def folders_of(owner: Owner) -> list[Path]:
-    """Its temporary folders, `compilepool-PID-...`, of this user's own and with mode 0700."""
-    if not os.path.isabs(owner.temporary):
+    """Its temporary folders, `compilepool-PID-...`, of this user's own and with mode 0700.
+
+    None where another process has that pid now: they could be that one's.
+    """
+    now = proctree.lookup(owner.pid)
+    taken = now is not None and not now.dead and now.key != owner.key
+    if not os.path.isabs(owner.temporary) or owner.is_foreign or taken:
         return []
     found = []
     for path in _glob(Path(owner.temporary), f"compilepool-{owner.pid}-*"):

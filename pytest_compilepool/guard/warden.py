@@ -3,31 +3,28 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import subprocess
-import sys
+import signal
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from pytest_compilepool import places, proctree, sessionrecord
-from pytest_compilepool.guard import ending, watch
+from pytest_compilepool.guard import ending, launch
 from pytest_compilepool.leaks import reaper
-from pytest_compilepool.leaks.processes import is_adopting, stop_adopting
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.sessionrecord import Owner, SessionRecord
 
-_PROGRAM = Path(__file__).with_name("watch.py")
-_START_SECONDS = 20.0  # an interpreter without anything, on a machine that is busy with other things
 _LET_GO_SECONDS = 5.0
 
 
 class Warden:
     """One guard, the record that it reads, and the marks by which it finds what is this process's.
 
-    root: pytest's root folder; worker, run: xdist's name of this process and of the whole run, or "". `trouble`: why
-    there is no guard, or "".
+    root: pytest's root folder; worker, run: xdist's name of this process and of the whole run, or "". `trouble`: what
+    there is not, guard or record, and why; "" where there are both. Making one raises nothing.
     """
 
     def __init__(self, root: Path, worker: str = "", run: str = "") -> None:
@@ -36,71 +33,54 @@ class Warden:
         self.record: SessionRecord | None = None
         self._guard: ProcessKey | None = None
         self._mark: int | None = None
-        key = proctree.own_key()
-        mark = ""
+        # A session in a session, in one process: the pools that outlive it are the outer one's.
+        self._nested = os.environ.get(proctree.TAG, "").startswith(f"{os.getpid()}-")
+        self._mark_name = ""
+        # A test may have broken anything, and whether there is a guard is not its concern.
+        try:
+            self._make_mark()
+            owner = self._owner(str(root), worker, run)
+            self._begin_record(owner)
+            record = "" if self.record is None else str(self.record.path)
+            # Where this is a worker of xdist, its parent is what it reports to.
+            self._guard = launch.start_guard(asdict(owner), record, os.getppid() if worker else None)
+        except Exception as error:
+            said = str(error) if isinstance(error, launch.GuardFailed) else f"{type(error).__name__}: {error}"
+            self.trouble = f"no guard for this session: {said}"
+            self.close()
+
+    def _make_mark(self) -> None:
         if hasattr(os, "memfd_create"):
-            mark = f"compilepool-{os.urandom(12).hex()}"
+            name = f"compilepool-{os.urandom(12).hex()}"
             # Closed where something is executed, so it tells forks from programs that were started.
-            self._mark = os.memfd_create(mark, os.MFD_CLOEXEC)
-        owner = Owner(
+            self._mark = os.memfd_create(name, os.MFD_CLOEXEC)
+            self._mark_name = name
+
+    def _owner(self, root: str, worker: str, run: str) -> Owner:
+        key = proctree.own_key()
+        return Owner(
             key.pid,
             key.started,
             sessionrecord.boot_id(),
-            self.tag,
-            mark,
-            str(root),
-            worker,
-            run,
-            tempfile.gettempdir(),
-            round(time.time(), 3),
+            tag=self.tag,
+            mark=self._mark_name,
+            host=os.uname().nodename,
+            namespace=sessionrecord.pid_namespace(),
+            root=root,
+            worker=worker,
+            run=run,
+            temporary=tempfile.gettempdir(),
+            at=round(time.time(), 3),
         )
+
+    def _begin_record(self, owner: Owner) -> None:
         try:
             folder = places.own_folder()
             sessionrecord.prune(folder)
             self.record = SessionRecord(owner, folder)
-            self._start(self.record)
         except OSError as error:
-            self.trouble = str(error)
-            self.close()
-
-    def _start(self, record: SessionRecord) -> None:
-        # An outer session's tag is not for its inner session's guard, nor is anything that changes how Python starts.
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name != proctree.TAG and not name.startswith("PYTHON")
-        }
-        told = {
-            "pid": os.getpid(),
-            "started": watch.start_of(os.getpid()),
-            # Where this is a worker of xdist, its parent: what it reports to.
-            "controller": [os.getppid(), watch.start_of(os.getppid())] if record.owner.worker else None,
-            "record": str(record.path),
-            "package": str(Path(__file__).resolve().parents[2]),
-        }
-        # What this process adopts would become its child, for tests to see.
-        adopting = is_adopting()
-        stop_adopting()
-        try:
-            said = subprocess.run(
-                [sys.executable, "-I", "-S", str(_PROGRAM)],
-                input=json.dumps(told).encode() + b"\n",
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-                cwd="/",
-                start_new_session=True,
-                timeout=_START_SECONDS,
-                check=False,
-            ).stdout
-        except subprocess.TimeoutExpired:
-            said = b""
-        finally:
-            stop_adopting(adopting)
-        row = proctree.lookup(int(said)) if said.strip().isdigit() else None
-        if row is None:
-            raise OSError(f"{sys.executable} has not started it within {_START_SECONDS:g} s")
-        self._guard = row.key
+            # The guard knows by itself what to do.
+            self.trouble = f"no record of this session: {error}"
 
     @property
     def pids(self) -> set[int]:
@@ -116,18 +96,27 @@ class Warden:
     def close(self) -> None:
         """The session has ended as it should: guard and record go, or stay until this process ends where a pool is left.
 
-        Such a one is nobody's leak only where nobody looks for leaks, and torch ends it when the interpreter exits.
+        Such a one is nobody's leak only where nobody looks for leaks, or somebody allows it; torch ends it when the
+        interpreter exits, which may take minutes.
         """
+        still = self._guard is not None and not self._nested and bool(ending.pools_of(os.getpid()))
         if self.record is not None:
-            still = self._guard is not None and ending.pools_of(os.getpid())
             if still:
                 self.record.write({"finished": True})
-            self.record.close(keep=bool(still))
-            if still:
-                self._guard = None
-        if self._guard is not None:
-            reaper.reap([self._guard], 0.0, _LET_GO_SECONDS)
-            self._guard = None
-        if self._mark is not None:
-            os.close(self._mark)
-            self._mark = None
+            self.record.close(keep=still)
+        guard, self._guard = self._guard, None
+        if guard is not None and still:
+            with contextlib.suppress(OSError):
+                os.kill(guard.pid, signal.SIGUSR1)
+        elif guard is not None:
+            reaper.reap([guard], 0.0, _LET_GO_SECONDS)
+        self._close_mark()
+
+    def _close_mark(self) -> None:
+        mark, self._mark = self._mark, None
+        # A test may have closed it, and somebody else have that number now.
+        with contextlib.suppress(OSError):
+            if mark is not None and os.readlink(f"/proc/self/fd/{mark}").startswith(
+                f"/memfd:{self._mark_name}"
+            ):
+                os.close(mark)

@@ -31,17 +31,27 @@ def protect(pool: Any) -> None:
 
 
 def _let_go() -> None:
-    """In a child, first of all: what it inherited is put out of its reach."""
-    if not _protected:
-        return
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    reader, writer = os.pipe()
-    os.close(reader)  # who writes there is told at once that nobody reads
+    """In a child, first of all: what it inherited is put out of its reach. Writing there raises, reading ends."""
     for pool in list(_protected):
         reading, writing = looks.pipe_ends(pool)
-        for number in reading | writing:
-            with contextlib.suppress(OSError):  # it was closed already
-                os.dup2(writer if number in writing else nothing, number, inheritable=False)
-    os.close(nothing)
-    os.close(writer)
+        with contextlib.suppress(OSError):
+            nothing = _nothing(reading)
+            for number in (reading | writing) - {nothing}:
+                os.dup2(nothing, number, inheritable=False)
+            if nothing not in reading:
+                os.close(nothing)
     _protected.clear()
+
+
+def _nothing(reading: set[int]) -> int:
+    """A descriptor for reading from which nothing comes. Where none is free, one of the pool's own makes way for it."""
+    try:
+        return os.open(os.devnull, os.O_RDONLY)
+    except OSError:
+        given_up = min(reading)
+        os.close(given_up)
+        made = os.open(os.devnull, os.O_RDONLY)
+        if made != given_up:
+            os.dup2(made, given_up, inheritable=False)
+            os.close(made)
+        return given_up

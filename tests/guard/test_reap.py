@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pty
@@ -10,9 +11,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import is_alive, wait_until
+from played import is_alive, wait_until
 
-from pytest_compilepool import sessionrecord
+from pytest_compilepool import proctree, sessionrecord
 from pytest_compilepool.cli import reap
 from pytest_compilepool.cli.main import main
 from pytest_compilepool.cli.refusal import BAD_ARGUMENTS
@@ -197,6 +198,46 @@ def test_a_pool_without_a_record_is_found_by_its_parent(state, play):
     assert [row.pid for row in mine.processes] == [session.pids["worker"]]
     assert reap.end(mine) == []
     assert session.alive() == {"namesake"}
+
+
+def test_a_worker_whose_parents_pid_somebody_else_has_now(state, play, monkeypatch):
+    session = play("worker")
+    rows = proctree.table
+    for path in sessionrecord.records(state):
+        path.unlink()
+    assert not [one for one in reap.survey(state).finds if one.parent == session.process.pid]
+
+    def reused():
+        found = rows()
+        row = found[session.process.pid]
+        later = dataclasses.replace(row.key, started=row.key.started + 1000)
+        return {**found, row.pid: dataclasses.replace(row, key=later)}
+
+    monkeypatch.setattr(reap.proctree, "table", reused)
+    (mine,) = [one for one in reap.survey(state).finds if one.parent == session.process.pid]
+    assert [row.pid for row in mine.processes] == [session.pids["worker"]]
+
+
+def test_a_session_of_another_container_is_left_alone(told, state, play):
+    session = play("tagged")
+    (path,) = sessionrecord.records(state)
+    lines = path.read_text().splitlines()
+    owner = json.loads(lines[0])
+    owner["owner"]["namespace"] = "pid:[1]"
+    session.kill(with_guard=True)
+    path.write_text("\n".join([json.dumps(owner), *lines[1:]]))
+    assert told("--yes") == ("1 sessions are of other machines or containers, and left alone\n", 0)
+    assert session.alive() == {"tagged"}
+    assert path.exists()
+
+
+def test_without_a_home(told, monkeypatch):
+    for name in ("COMPILEPOOL_STATE", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    said, status = told()
+    assert "the home folder is not known, so there is no place for records" in said
+    assert status == BAD_ARGUMENTS
 
 
 def test_a_state_folder_that_cannot_be(told, monkeypatch):

@@ -14,7 +14,14 @@ from pytest_compilepool.sessionrecord import Owner, SessionRecord, read_account
 
 def owner(**changes) -> Owner:
     key = proctree.own_key()
-    told = {"pid": key.pid, "started": key.started, "boot": sessionrecord.boot_id(), "tag": f"{key.pid}-abc"}
+    told = {
+        "pid": key.pid,
+        "started": key.started,
+        "boot": sessionrecord.boot_id(),
+        "tag": f"{key.pid}-abc",
+        "host": os.uname().nodename,
+        "namespace": sessionrecord.pid_namespace(),
+    }
     return Owner(**{**told, **changes})
 
 
@@ -70,7 +77,54 @@ def test_whether_it_lives(record):
     assert not owner(pid=2**22 + 7).is_alive
 
 
-GOOD = {"pid": 5, "started": 1.5, "boot": "x"}
+def test_it_does_not_grow_without_bound(record, monkeypatch):
+    monkeypatch.setattr(sessionrecord, "_LARGEST", 2000)
+    for number in range(500):
+        record.began(f"test_{number}", 1)
+        if number < 499:
+            record.ended(f"test_{number}", 1, "passed")
+    assert record.path.stat().st_size < 3000
+    account = read_account(record.path)
+    assert (account.running, account.ended, account.torn) == ("test_499", 499, 0)
+    assert account.owner == record.owner
+
+
+@pytest.mark.parametrize("reused", [True, False])
+def test_a_test_may_close_every_descriptor(record, tmp_path, reused):
+    """What has the number now is the test's own: nothing is written there, and it is not closed."""
+    number = record.handle
+    os.close(number)
+    other = os.open(tmp_path / "mine", os.O_RDWR | os.O_CREAT) if reused else None
+    assert other in (None, number)
+    record.began("after it", 1)
+    assert read_account(record.path).running == "after it"
+    record.close()
+    assert not record.path.exists()
+    if other is not None:
+        assert os.fstat(other).st_size == 0
+        os.close(other)
+
+
+def test_a_record_that_was_removed(record):
+    os.unlink(record.path)
+    os.close(record.handle)
+    record.began("a", 1)
+    assert record.handle is None
+    record.close()
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(sessionrecord.os, "write", _no_space)
+    with pytest.raises(places.PlaceError, match="cannot be written: No space left on device"):
+        SessionRecord(owner(), tmp_path)
+    assert sessionrecord.records(tmp_path) == []
+
+
+def _no_space(*_):
+    raise OSError(28, "No space left on device")
+
+
+GOOD = {"pid": 5, "started": 1.5, "boot": "x", "host": os.uname().nodename}
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import re
+import threading
+from types import SimpleNamespace
 
 import pytest
 
-from pytest_compilepool.timeouts import TITLE, lead_of
+from pytest_compilepool.pool import diagnosis
+from pytest_compilepool.timeouts import TITLE, Timeouts, lead_of
 
 pytest.importorskip("torch")
 pytest.importorskip("pytest_timeout")
@@ -83,6 +86,35 @@ def test_without_pytest_timeout_nothing_is_loaded(inner):
     inner("import sys\ndef test(): assert 'pytest_compilepool.timeouts' not in sys.modules").assert_outcomes(
         passed=1
     )
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_comes_after_the_end_of_a_test_is_not_its_own(monkeypatch, ends):
+    """The look takes time, and the test may end meanwhile."""
+    notes: list[str] = []
+    timeouts = Timeouts(notes.append)
+    item = SimpleNamespace(nodeid="test_a", stash={})
+
+    def explain(within):
+        if ends:
+            timeouts._cancel(item)
+        return "what the pool was doing"
+
+    monkeypatch.setattr(diagnosis, "explain", explain)
+    timeouts._timers[id(item)] = threading.Timer(1000, print)
+    timeouts._gather(item, "signal", 1.0)
+    assert bool(notes) is not ends
+    assert bool(item.stash) is not ends
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_no_thread_can_be_started(monkeypatch):
+    timeouts = Timeouts(print)
+    monkeypatch.setattr(threading.Timer, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't")))
+    item = SimpleNamespace(nodeid="test_a", stash={})
+    hook = timeouts.pytest_timeout_set_timer(item, SimpleNamespace(timeout=5.0, method="signal"))
+    next(hook)
+    assert timeouts._timers == {}
 
 
 @pytest.mark.parametrize(("timeout", "lead"), [(300, 1.0), (4, 1.0), (2, 0.5), (0.4, 0.1)])

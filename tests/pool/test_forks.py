@@ -73,7 +73,7 @@ def test_torchs_own_object_cannot_be_written_to(compile_pool_factory, made):
     try:
         assert pool.submit(os.getpid).result(60)
         began = time.monotonic()
-        assert in_a_fork(lambda: pool.submit(os.getpid).result(10)).startswith("BrokenPipeError")
+        assert in_a_fork(lambda: pool.submit(os.getpid).result(10)).startswith("OSError: [Errno 9] ")
         assert time.monotonic() - began < 10, "it was told after the job's own time"
         # The parent's pipe is as it was: a second job.
         assert pool.submit(os.getpid).result(30)
@@ -104,6 +104,6 @@ def test_a_fork_in_multiprocessing(compile_pool):
 def _uses(pool) -> None:
     try:
         pool.submit(os.getpid).result(10)
-    except BrokenPipeError:
+    except OSError:
         os._exit(7)
     os._exit(8)
