@@ -13,6 +13,7 @@ START_METHODS = ("subprocess", "fork", "spawn")
 SUITE_MODES = ("smoke", "standard", "stress")
 INTERPRETERS = ("fork", "new")
 LEAK_MODES = ("auto", "off", "warn", "fail")
+GPU_MODES = ("all", "spread")
 CACHE_MODES = ("worker", "shared")
 MISSING_MODES = ("skip", "fail")
 
@@ -117,6 +118,13 @@ OPTIONS = (
         _one_of(*CACHE_MODES),
         ", ".join(CACHE_MODES),
         "Cache folders of torch, Triton and vLLM under xdist: one set for each worker (and tox environment), or shared",
+    ),
+    Option(
+        "gpus",
+        "all",
+        _one_of(*GPU_MODES),
+        ", ".join(GPU_MODES),
+        "Under xdist: each worker sees all GPUs, or they are spread, one for each worker in turn",
     ),
     Option(
         "leaks",
@@ -225,6 +233,7 @@ class Settings:
     shutdown_timeout: float
     fresh_timeout: float
     caches: str
+    gpus: str
     leaks: str
     leak_grace: float
     missing: str

@@ -157,6 +157,21 @@ def gpu_count(environ: Mapping[str, str] | None = None, root: Path = _ROOT) -> G
     return _narrowed(nvidia, ["CUDA_VISIBLE_DEVICES"] if by_cuda else [], environ)
 
 
+def gpu_names(environ: Mapping[str, str] | None = None, root: Path = _ROOT) -> tuple[str, list[str]]:
+    """The variable that hides GPUs here, and the name of each one in it that this process may use. Raises nothing.
+
+    environ: as in `gpu_count`. The list is empty where there is none, or where nothing tells which there are.
+    """
+    environ = os.environ if environ is None else environ
+    nvidia, amd = _nvidia_gpus(root), _amd_gpus(root)
+    variable = "HIP_VISIBLE_DEVICES" if nvidia.count == 0 and amd.count > 0 else "CUDA_VISIBLE_DEVICES"
+    known = nvidia.count or amd.count or None
+    if variable in environ:
+        return variable, _taken(environ[variable], known)
+    # What ROCr hides is counted anew from 0.
+    return variable, [str(number) for number in range(gpu_count(environ, root).count)]
+
+
 def _narrowed(seen: Gpus, names: list[str], environ: Mapping[str, str]) -> Gpus:
     # None seen is no proof that none are there (WSL, Tegra): then the first list is believed.
     known = seen.count or None
@@ -168,6 +183,11 @@ def _narrowed(seen: Gpus, names: list[str], environ: Mapping[str, str]) -> Gpus:
 
 def _listed(text: str, known: int | None) -> int:
     """How many devices a list names. known: how many there are to choose from, None if that is not known."""
+    return len(_taken(text, known))
+
+
+def _taken(text: str, known: int | None) -> list[str]:
+    """The devices that a list names, as CUDA reads it."""
     taken: list[str] = []
     for entry in (part.strip() for part in text.split(",")):
         if entry.isdecimal():
@@ -178,7 +198,7 @@ def _listed(text: str, known: int | None) -> int:
             taken.append(entry)
         else:
             break
-    return len(taken) if len(set(taken)) == len(taken) else 0
+    return taken if len(set(taken)) == len(taken) else []
 
 
 def _nvidia_gpus(root: Path) -> Gpus:

@@ -55,6 +55,11 @@ END_SECONDS = 3.0
 HURRIED_SECONDS = 0.5
 """The same after Ctrl-C."""
 
+CANNOT_SPREAD = (
+    "--compilepool-gpus=spread: this xdist worker had initialised CUDA before its first test, with all GPUs; a conftest.py "
+    "or a plugin did: have it do so in a fixture"
+)
+
 BLOCKED = (
     "this test started a compile pool without asking for one, and --compilepool-block is on: use the "
     "fixture compile_pool (or another of the compile-pool fixtures), or mark the test with "
@@ -82,6 +87,7 @@ class Session:
         self.run_of_workers = ""  # xdist's name of the run, where this is its controller
         self._owner = os.getpid()
         self._running: pytest.Item | None = None
+        self._cannot_spread = False
         self._warden: Warden | None = None
         self._tagged = False
         self._tag_before: str | None = None
@@ -151,11 +157,18 @@ class Session:
             self._register = PoolRegister(self._torch_appeared)
             self._register.start()
             if hasattr(self.config, "workerinput"):
-                if self.settings.caches == "worker":
-                    from pytest_compilepool.xdist import own_caches
-
-                    os.environ.update(own_caches(worker_names(self.config)[0]))
+                self._become_worker(worker_names(self.config)[0])
                 self.guard()  # also if its controller ends while it makes its first pool
+
+    def _become_worker(self, name: str) -> None:
+        """What each worker of xdist has for itself. name: xdist's, such as "gw0"."""
+        from pytest_compilepool import xdist
+
+        if self.settings.caches == "worker":
+            os.environ.update(xdist.own_caches(name))
+        if self.settings.gpus == "spread":
+            self._cannot_spread = xdist.gpus_are_taken()
+            os.environ.update({} if self._cannot_spread else xdist.own_gpu(name))
 
     def collected(self, items: list[pytest.Item]) -> None:
         """Validate every marker, every checker of others, and what decides about pools. Raises UsageError."""
@@ -163,6 +176,9 @@ class Session:
         offered = self.config.hook.pytest_compilepool_leak_checkers.get_hookimpls()
         names = self.leaks.names if allowing or offered else frozenset()
         for item in items:
+            if self._cannot_spread:
+                item.stash[REFUSED] = CANNOT_SPREAD
+                continue
             try:
                 marks.validate(item, names)
                 if wants_pool(item):

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Living with pytest-xdist: caches for each worker, and what the controller tells of one that went down."""
+"""Living with pytest-xdist: caches and a GPU for each worker, and what the controller tells of one that went down."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import sys
 import time
 from pathlib import Path
 
 from pytest_compilepool import places, sessionrecord
+from pytest_compilepool.resources import gpu_names
 from pytest_compilepool.sessionrecord import Account
 from pytest_compilepool.torch_compat import cache_roots
 
@@ -26,6 +28,24 @@ def own_caches(worker: str) -> dict[str, str]:
     environment = os.environ.get("TOX_ENV_NAME", "")
     below = Path(environment if _is_a_name(environment) else "") / worker
     return {name: str(Path(root) / below) for name, root in cache_roots().items()}
+
+
+def own_gpu(worker: str) -> dict[str, str]:
+    """The variable that leaves a worker one GPU of those that are visible, in turn; nothing where there are fewer than two.
+
+    worker: xdist's name of it. It must be set before CUDA is initialised, see `gpus_are_taken`.
+    """
+    variable, names = gpu_names()
+    number = re.fullmatch(r"gw(\d+)", worker)
+    if number is None or len(names) < 2:
+        return {}
+    return {variable: names[int(number[1]) % len(names)]}
+
+
+def gpus_are_taken() -> bool:
+    """Whether this process has initialised CUDA, which reads those variables once."""
+    cuda = sys.modules.get("torch.cuda")
+    return cuda is not None and bool(cuda.is_initialized())
 
 
 def _is_a_name(text: str) -> bool:

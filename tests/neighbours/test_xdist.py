@@ -11,6 +11,7 @@ import time
 import pytest
 
 from pytest_compilepool import proctree
+from pytest_compilepool.resources import gpu_names
 
 pytest.importorskip("torch")
 pytest.importorskip("xdist")
@@ -126,3 +127,52 @@ def test_each_worker_has_caches_of_its_own(inner, pytester, options, tox, below)
             assert len(found[f"seen-gw{number}"]) == 3
     if "alone" in str(found):
         assert str(root) in found["seen-alone"]
+
+
+GPUS = """
+import os, pathlib, pytest
+
+@pytest.mark.parametrize("number", range(6))
+def test_where(number):
+    pathlib.Path("seen-" + os.environ["PYTEST_XDIST_WORKER"]).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "unset"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("option", "visible", "expected"),
+    [
+        ("spread", "4,7", ["4", "7", "4"]),
+        ("spread", "GPU-8932f937,1,2,3", ["GPU-8932f937", "1", "2"]),
+        ("spread", "5", ["5", "5", "5"]),
+        ("spread", "", ["", "", ""]),
+        ("all", "4,7", ["4,7", "4,7", "4,7"]),
+    ],
+)
+def test_gpus_are_spread(inner, pytester, option, visible, expected):
+    """On a machine without one: there the list of the variable is believed."""
+    if gpu_names({})[1]:
+        pytest.skip("there are GPUs here, and the list names others")
+    options = ("-p", "xdist", "-n", "3", "--dist=each", f"--compilepool-gpus={option}")
+    result = inner(GPUS, *options, environment={"CUDA_VISIBLE_DEVICES": visible})
+    result.assert_outcomes(passed=18)
+    seen = [(pytester.path / f"seen-gw{number}").read_text() for number in range(3)]
+    assert seen == expected
+
+
+def test_gpus_that_are_taken_are_not_spread(inner):
+    result = inner(
+        GPUS,
+        *("-p", "xdist", "-n", "1", "--compilepool-gpus=spread"),
+        conftest=(
+            "import sys, types\n"
+            "sys.modules['torch.cuda'] = types.SimpleNamespace(is_initialized=lambda: True)\n"
+        ),
+        environment={"CUDA_VISIBLE_DEVICES": "4,7"},
+    )
+    result.assert_outcomes(errors=6)
+    result.stdout.fnmatch_lines(["*--compilepool-gpus=spread: this xdist worker had initialised CUDA*"])
+
+
+def test_a_word_that_says_nothing_of_gpus(inner):
+    result = inner("def test(): pass", "--compilepool-gpus=banana")
+    assert "--compilepool-gpus: 'banana' is not allowed; allowed: all, spread" in result.stderr.str()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_compilepool.resources import gpu_count
+from pytest_compilepool.resources import gpu_count, gpu_names
 
 CUDA = "CUDA_VISIBLE_DEVICES"
 HIP = "HIP_VISIBLE_DEVICES"
@@ -130,3 +130,33 @@ def test_cpu_nodes_only(host) -> None:
 def test_this_process_environment_is_the_default(elsewhere) -> None:
     code = "from pytest_compilepool.resources import gpu_count\nanswer = gpu_count().count"
     assert elsewhere(code, env={CUDA: ""}) == 0
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [
+        ({}, ["0", "1", "2", "3"]),
+        ({CUDA: "2,0"}, ["2", "0"]),
+        ({CUDA: "GPU-8932f937,1"}, ["GPU-8932f937", "1"]),
+        ({CUDA: "1,9,2"}, ["1"]),
+        ({CUDA: ""}, []),
+        ({CUDA: "1,1"}, []),
+    ],
+)
+def test_names_of_nvidias(host, environ, names) -> None:
+    nvidia(host, driver=4, files=4)
+    assert gpu_names(environ, host.root) == (CUDA, names)
+
+
+@pytest.mark.parametrize(
+    ("environ", "names"),
+    [({}, ["0", "1"]), ({HIP: "1"}, ["1"]), ({ROCR: "1"}, ["0"]), ({HIP: "5"}, [])],
+)
+def test_names_of_amds(host, environ, names) -> None:
+    amd(host, 0, 7, 9)
+    assert gpu_names(environ, host.root) == (HIP, names)
+
+
+def test_names_where_none_is_seen(host) -> None:
+    assert gpu_names({}, host.root) == (CUDA, [])
+    assert gpu_names({CUDA: "0,1"}, host.root) == (CUDA, ["0", "1"])
