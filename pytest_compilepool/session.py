@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_compilepool.pool.policy import Decision
     from pytest_compilepool.records import Leak
     from pytest_compilepool.suite import Suite
+    from pytest_compilepool.timeouts import Timeouts
 
 POOL_FIXTURES = frozenset(
     {
@@ -87,6 +88,7 @@ class Session:
         self.run_of_workers = ""  # xdist's name of the run, where this is its controller
         self._owner = os.getpid()
         self._running: pytest.Item | None = None
+        self._timeouts: Timeouts | None = None
         self._cannot_spread = False
         self._warden: Warden | None = None
         self._tagged = False
@@ -151,7 +153,8 @@ class Session:
             if hasattr(self.config.hook, "pytest_timeout_set_timer"):
                 from pytest_compilepool.timeouts import Timeouts
 
-                self.config.pluginmanager.register(Timeouts(self._note_timeout), "compilepool-timeouts")
+                self._timeouts = Timeouts(self._note_timeout)
+                self.config.pluginmanager.register(self._timeouts, "compilepool-timeouts")
             from pytest_compilepool.pool.blocker import PoolRegister
 
             self._register = PoolRegister(self._torch_appeared)
@@ -429,6 +432,8 @@ class Session:
         if os.getpid() != self._owner:
             return
         self.guard()
+        if self._timeouts is not None:
+            self._timeouts.arm()
         item, self._waiting = self._waiting, None
         if item is not None:
             self._look_at(item, False)

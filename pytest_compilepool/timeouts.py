@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 
 from pytest_compilepool.keys import SECTIONS
+from pytest_compilepool.torch_compat.installed import inductor_loaded
+
+_GONE_SECONDS = 0.2
 
 TITLE = "compile pool when the time was up"
 
@@ -26,10 +30,14 @@ def lead_of(timeout: float) -> float:
 
 
 class Timeouts:
-    """A plugin of its own. note: is given what was found, to be written where it outlives the process."""
+    """A plugin of its own. note: is given what was found, to be written where it outlives the process.
+
+    A thread is only there while a test runs in which there may be a pool: a test that forks is warned of threads.
+    """
 
     def __init__(self, note: Callable[[str], None]) -> None:
         self._note = note
+        self._waiting: tuple[pytest.Item, str, float, float] | None = None
         self._timers: dict[int, threading.Timer] = {}
         self._owner = os.getpid()
 
@@ -37,18 +45,10 @@ class Timeouts:
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> Generator[None, object, object]:
         """A timer of ours is set just before that of pytest-timeout."""
         self._cancel(item)
-        timer = threading.Timer(
-            settings.timeout - lead_of(settings.timeout),
-            self._gather,
-            (item, settings.method, lead_of(settings.timeout)),
-        )
-        timer.daemon = True
-        timer.name = f"compilepool-timeout {item.nodeid}"
-        try:
-            timer.start()
-            self._timers[id(item)] = timer
-        except RuntimeError:
-            pass  # no thread can be started: then the report has one section less
+        lead = lead_of(settings.timeout)
+        self._waiting = (item, settings.method, time.monotonic() + settings.timeout - lead, lead)
+        if inductor_loaded():
+            self.arm()
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -57,15 +57,32 @@ class Timeouts:
         self._cancel(item)
         return (yield)
 
+    def arm(self) -> None:
+        """From here on the test that runs may have a pool."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or os.getpid() != self._owner:
+            return
+        item, method, when, lead = waiting
+        timer = threading.Timer(max(0.0, when - time.monotonic()), self._gather, (item, method, lead))
+        timer.daemon = True
+        timer.name = f"compilepool-timeout {item.nodeid}"
+        try:
+            self._timers[id(item)] = timer
+            timer.start()
+        except RuntimeError:
+            del self._timers[id(item)]  # no thread can be started: then the report has one section less
+
     def _cancel(self, item: pytest.Item) -> None:
+        self._waiting = None
         timer = self._timers.pop(id(item), None)
         if timer is not None:
             timer.cancel()
+            # It has gone when the next test counts threads; one that is gathering takes its time.
+            if timer is not threading.current_thread():
+                timer.join(_GONE_SECONDS)
 
     def _gather(self, item: pytest.Item, method: str, seconds: float) -> None:
         """In the timer's thread, while the test still runs."""
-        if "torch" not in sys.modules or os.getpid() != self._owner:
-            return
         from pytest_compilepool.pool import diagnosis
 
         try:

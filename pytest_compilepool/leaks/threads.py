@@ -42,8 +42,8 @@ _KNOWN = (
 _LIFELONG = frozenset({"tqdm_monitor"})  # tqdm's, which torch draws its progress with
 
 # pytest-timeout's method "thread" names its timer after its own module and the test, and cancels it after
-# that.
-_TIMEOUT_TIMER = "pytest_timeout "
+# that; ours beside it does the same.
+_TIMEOUT_TIMERS = ("pytest_timeout ", "compilepool-timeout ")
 
 
 class ThreadChecker(LeakChecker):
@@ -113,7 +113,7 @@ def _lifelong_threads() -> set[int]:
 def _is_passed_over(thread: threading.Thread) -> bool:
     if thread is threading.main_thread() or thread.name in _LIFELONG:
         return True
-    if thread.name.startswith(_TIMEOUT_TIMER):
+    if thread.name.startswith(_TIMEOUT_TIMERS):
         return True
     if _is_dummy(thread):
         return _is_execnet_or_gone(thread)

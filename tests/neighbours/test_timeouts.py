@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import threading
 from types import SimpleNamespace
 
 import pytest
 
+import pytest_compilepool.timeouts
 from pytest_compilepool.pool import diagnosis
 from pytest_compilepool.timeouts import TITLE, Timeouts, lead_of
 
@@ -107,10 +109,32 @@ def test_what_comes_after_the_end_of_a_test_is_not_its_own(monkeypatch, ends):
     assert bool(item.stash) is not ends
 
 
-@pytest.mark.filterwarnings("error")
+def test_a_thread_is_there_only_where_a_pool_may_be(inner):
+    source = """
+        import threading, pytest
+
+        def timers():
+            return [one.name for one in threading.enumerate() if one.name.startswith("compilepool-timeout")]
+
+        def test_before():
+            assert timers() == []
+            import torch._inductor.async_compile
+            assert len(timers()) == 1
+
+        @pytest.mark.parametrize("number", range(20))
+        def test_after(number):
+            assert len(timers()) == 1
+    """
+    result = inner(
+        textwrap.dedent(source), "-p", "pytest_timeout", "--timeout=300", "--compilepool-leaks=fail"
+    )
+    result.assert_outcomes(passed=21)
+
+
 def test_where_no_thread_can_be_started(monkeypatch):
     timeouts = Timeouts(print)
     monkeypatch.setattr(threading.Timer, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't")))
+    monkeypatch.setattr(pytest_compilepool.timeouts, "inductor_loaded", lambda: True)
     item = SimpleNamespace(nodeid="test_a", stash={})
     hook = timeouts.pytest_timeout_set_timer(item, SimpleNamespace(timeout=5.0, method="signal"))
     next(hook)
