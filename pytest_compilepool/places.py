@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that only this user may touch: records that outlive a process, and locks.
+"""Files that only this user may touch: records that outlive a process.
 
 Whoever shares the machine must not be able to plant, read or redirect them: the folder is the user's own with mode
 0700, files are made anew with 0600, never through a symbolic link, and what is read back is first looked at.
@@ -8,11 +8,9 @@ Whoever shares the machine must not be able to plant, read or redirect them: the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 VARIABLE = "COMPILEPOOL_STATE"
@@ -123,28 +121,3 @@ def _opened(path: Path, flags: int) -> int:
         os.close(handle)
         raise PlaceError(f"{path} is not used: it is not a file that only this user may write")
     return handle
-
-
-@contextlib.contextmanager
-def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Hold the lock that this file stands for. timeout: seconds. Raises PlaceError when they are over, or for the file."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
-    except OSError as error:
-        raise PlaceError(f"lock {path} cannot be opened: {error.strerror}") from None
-    try:
-        if os.fstat(handle).st_uid != os.geteuid():
-            raise PlaceError(f"lock {path} is not used: it is another user's")
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise PlaceError(f"lock {path} was held by others for {timeout:g} s") from None
-                # flock has no deadline of its own, and a signal would be somebody else's.
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(handle)

@@ -18,11 +18,12 @@ from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report.conformance import Verdicts
 from pytest_compilepool.report.terminal import Summary
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
+from pytest_compilepool.sessionguard import SessionGuard
 from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
+from pytest_compilepool.xdist import sharers, worker_names
 
 # Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
 if TYPE_CHECKING:
-    from pytest_compilepool.guard.warden import Warden
     from pytest_compilepool.leakwatch import LeakWatch
     from pytest_compilepool.pool.blocker import Birth, PoolRegister
     from pytest_compilepool.pool.facade import CompilePool
@@ -87,12 +88,9 @@ class Session:
         self._waiting: pytest.Item | None = None
         self.run_of_workers = ""  # xdist's name of the run, where this is its controller
         self._owner = os.getpid()
-        self._running: pytest.Item | None = None
+        self.guard = SessionGuard(config, self.summary.errors.append)
         self._timeouts: Timeouts | None = None
         self._cannot_spread = False
-        self._warden: Warden | None = None
-        self._tagged = False
-        self._tag_before: str | None = None
 
     @staticmethod
     def of(config: pytest.Config) -> Session:
@@ -123,8 +121,8 @@ class Session:
                 self.config,
                 self.settings,
                 self.manager,
-                lambda: self._kept("pids"),
-                lambda: self._kept("fds"),
+                lambda: self.guard.pids | (set() if self._suite is None else self._suite.forks.pids),
+                lambda: self.guard.fds | (set() if self._suite is None else self._suite.forks.fds),
             )
         return self._leaks
 
@@ -153,7 +151,7 @@ class Session:
             if hasattr(self.config.hook, "pytest_timeout_set_timer"):
                 from pytest_compilepool.timeouts import Timeouts
 
-                self._timeouts = Timeouts(self._note_timeout)
+                self._timeouts = Timeouts(self.guard.timed_out)
                 self.config.pluginmanager.register(self._timeouts, "compilepool-timeouts")
             from pytest_compilepool.pool.blocker import PoolRegister
 
@@ -161,7 +159,7 @@ class Session:
             self._register.start()
             if hasattr(self.config, "workerinput"):
                 self._become_worker(worker_names(self.config)[0])
-                self.guard()  # also if its controller ends while it makes its first pool
+                self.guard.start()  # also if its controller ends while it makes its first pool
 
     def _become_worker(self, name: str) -> None:
         """What each worker of xdist has for itself. name: xdist's, such as "gw0"."""
@@ -237,11 +235,9 @@ class Session:
         if os.getpid() != self._owner:
             return
         forget(item)
-        self._running = item
-        if self._warden is not None:
-            self._note_began(item)
-        elif inductor_loaded():
-            self.guard()
+        self.guard.began(item)
+        if inductor_loaded():
+            self.guard.start()
         if self._register is not None:
             self._register.take()
             if self.settings.block and not wants_pool(item):
@@ -289,14 +285,14 @@ class Session:
         """
         if os.getpid() != self._owner:
             return  # a fork that a test has made: pools, processes and settings are its parent's
-        self._waiting = self._running = None
+        self._waiting = None
         births, blocked = self._pools_since_the_last_test()
         self._note(item, len(births))
         leaks: list[Leak] = []
         text = ""
         if self._leaks is not None:
             leaks, text = self._leaks.end(item, bool(births))
-        self._note_ended(item, failing or bool(leaks and self.settings.leaks == "fail"))
+        self.guard.ended(item, failing or bool(leaks and self.settings.leaks == "fail"))
         if failing:
             return
         if blocked and not item.stash.get(FAILED, False):
@@ -329,9 +325,7 @@ class Session:
             from pytest_compilepool.xdist import told_of
 
             self.summary.went_down += told_of(self.run_of_workers)
-        self._untag()
-        if self._warden is not None:
-            self._warden.close()
+        self.guard.close()
         self._finish_suite(session)
         if text:
             self.summary.at_the_end.append(text)
@@ -391,70 +385,22 @@ class Session:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def guard(self) -> Warden:
-        """From here on something may be left: whatever ends this process, another one cleans up after it."""
-        if self._warden is None:
-            from pytest_compilepool.guard.warden import Warden
-
-            self._warden = Warden(self.config.rootpath, *worker_names(self.config))
-            if self._warden.trouble:
-                self.summary.errors.append(self._warden.trouble)
-            if self._running is not None:
-                self._note_began(self._running)
-        return self._warden
-
-    def _kept(self, what: str) -> set[int]:
-        """Pids or descriptors that this session keeps from one test to the next."""
-        keepers = [self._warden, None if self._suite is None else self._suite.forks]
-        return set().union(*(getattr(keeper, what) for keeper in keepers if keeper is not None))
-
-    def _note_began(self, item: pytest.Item) -> None:
-        if self._warden is not None and self._warden.record is not None:
-            self._warden.record.began(item.nodeid, attempt_of(item))
-
-    def _note_timeout(self, text: str) -> None:
-        if self._warden is not None and self._warden.record is not None:
-            self._warden.record.timed_out(text)
-
-    def _note_ended(self, item: pytest.Item, failed: bool) -> None:
-        if self._warden is not None and self._warden.record is not None:
-            outcome = "failed" if failed else item.stash.get(OUTCOME, "passed")
-            self._warden.record.ended(item.nodeid, attempt_of(item), outcome)
-
     def _look_at(self, item: pytest.Item, engaged: bool) -> None:
-        self.guard()
+        self.guard.start()
         self.leaks.begin(item, engaged)
         if engaged:
-            self._tag_descendants()
+            self.leaks.owned.tag = self.guard.tag()
 
     def _torch_appeared(self) -> None:
         """In the middle of a test that nobody looked at: the census before its first pool is taken now."""
         if os.getpid() != self._owner:
             return
-        self.guard()
+        self.guard.start()
         if self._timeouts is not None:
             self._timeouts.arm()
         item, self._waiting = self._waiting, None
         if item is not None:
             self._look_at(item, False)
-
-    def _tag_descendants(self) -> None:
-        if not self._tagged:
-            from pytest_compilepool.proctree import TAG
-
-            # A session within a session (pytester in this process) finds the outer one's, and gives it back.
-            self._tagged, self._tag_before = True, os.environ.get(TAG)
-            self.leaks.owned.tag = os.environ[TAG] = self.guard().tag
-
-    def _untag(self) -> None:
-        if not self._tagged:
-            return
-        from pytest_compilepool.proctree import TAG
-
-        if self._tag_before is None:
-            os.environ.pop(TAG, None)
-        else:
-            os.environ[TAG] = self._tag_before
 
     def _pools_since_the_last_test(self) -> tuple[list[Birth], list[str]]:
         if self._register is None:
@@ -499,22 +445,3 @@ def wants_pool(item: pytest.Item) -> bool:
     """Whether a test has asked for a pool."""
     names = set(getattr(item, "fixturenames", ()))
     return bool(names & POOL_FIXTURES) or item.get_closest_marker("compilepool") is not None
-
-
-def attempt_of(item: pytest.Item) -> int:
-    """Which run of this test it is: 1, or more where pytest-rerunfailures runs it again."""
-    return int(getattr(item, "execution_count", 1))
-
-
-def worker_names(config: pytest.Config) -> tuple[str, str]:
-    """xdist's name of this process, such as "gw0", and of the whole run; each "" where it is none of its workers."""
-    told: dict[str, Any] = getattr(config, "workerinput", {})
-    return str(told.get("workerid", "")), str(told.get("testrunuid", ""))
-
-
-def sharers(config: pytest.Config) -> int:
-    """How many workers xdist has in this run, each with pools of its own; 1 without it. Also known to the controller."""
-    told = getattr(config, "workerinput", {}).get("workercount")
-    if told is None:
-        told = len(config.getoption("tx", None) or ())
-    return max(1, int(told))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Living with pytest-xdist: caches and a GPU for each worker, and what the controller tells of one that went down."""
+"""Living with pytest-xdist: who shares, what each worker has for itself, and what is told of one that went down."""
 
 from __future__ import annotations
 
@@ -9,14 +9,30 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pytest_compilepool import places, sessionrecord
-from pytest_compilepool.resources import gpu_names
-from pytest_compilepool.sessionrecord import Account
-from pytest_compilepool.torch_compat import cache_roots
+# Loading this costs every session; what only some need is imported inside.
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_compilepool.sessionrecord import Account
 
 _GUARD_SECONDS = 5.0
 """How long the guard of a worker that went down may take: it asks, waits, kills and waits."""
+
+
+def worker_names(config: pytest.Config) -> tuple[str, str]:
+    """xdist's name of this process, such as "gw0", and of the whole run; each "" where it is none of its workers."""
+    told: dict[str, Any] = getattr(config, "workerinput", {})
+    return str(told.get("workerid", "")), str(told.get("testrunuid", ""))
+
+
+def sharers(config: pytest.Config) -> int:
+    """How many workers there are in this run, each with pools of its own; 1 without xdist. Also known to the controller."""
+    told = getattr(config, "workerinput", {}).get("workercount")
+    if told is None:
+        told = len(config.getoption("tx", None) or ())
+    return max(1, int(told))
 
 
 def own_caches(worker: str) -> dict[str, str]:
@@ -25,6 +41,8 @@ def own_caches(worker: str) -> dict[str, str]:
     worker: xdist's name of it, such as "gw0". Tests that count cache hits would see those of the other workers. The folders
     are the same in the next run, so they stay warm; below a tox environment's name, where there is one: its torch differs.
     """
+    from pytest_compilepool.torch_compat import cache_roots
+
     environment = os.environ.get("TOX_ENV_NAME", "")
     below = Path(environment if _is_a_name(environment) else "") / worker
     return {name: str(Path(root) / below) for name, root in cache_roots().items()}
@@ -35,6 +53,8 @@ def own_gpu(worker: str) -> dict[str, str]:
 
     worker: xdist's name of it. It must be set before CUDA is initialised, see `gpus_are_taken`.
     """
+    from pytest_compilepool.resources import gpu_names
+
     variable, names = gpu_names()
     number = re.fullmatch(r"gw(\d+)", worker)
     if number is None or len(names) < 2:
@@ -57,6 +77,8 @@ def told_of(run: str) -> list[str]:
 
     run: xdist's identifier of the run. Raises nothing: where there is no place for records there are none.
     """
+    from pytest_compilepool import places, sessionrecord
+
     try:
         folder = places.own_folder()
     except places.PlaceError:
@@ -78,6 +100,8 @@ def told_of(run: str) -> list[str]:
 
 def _dead(path: Path, run: str) -> Account | None:
     """The account of a worker of that run that has ended otherwise than it should; None for any other."""
+    from pytest_compilepool import places, sessionrecord
+
     try:
         account = sessionrecord.read_account(path)
     except places.PlaceError:

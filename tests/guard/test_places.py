@@ -5,22 +5,12 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import sys
-import time
 
 import pytest
 
 from pytest_compilepool import places
 from pytest_compilepool.places import PlaceError
 
-HOLDER = """
-import sys, pathlib
-from pytest_compilepool import places
-with places.locked(pathlib.Path(sys.argv[1]), 5):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 OTHER = 65534  # nobody's uid, everywhere
 
 
@@ -118,8 +108,6 @@ def test_a_link_is_not_followed(tmp_path):
             use(tmp_path / "x")
     with pytest.raises(PlaceError, match="it is a symbolic link"):
         places.read(tmp_path / "x")
-    with pytest.raises(PlaceError, match="cannot be opened"), places.locked(tmp_path / "x", 1.0):
-        pass
     assert (tmp_path / "target").read_text() == "mine"
 
 
@@ -144,8 +132,6 @@ def test_another_users_file_is_not_read(tmp_path):
     for use in (places.append_to, places.read):
         with pytest.raises(PlaceError, match="not a file that only this user may write"):
             use(tmp_path / "x")
-    with pytest.raises(PlaceError, match="it is another user's"), places.locked(tmp_path / "x", 0.1):
-        pass
 
 
 def test_what_is_too_large_is_not_read(tmp_path):
@@ -154,36 +140,3 @@ def test_what_is_too_large_is_not_read(tmp_path):
     (tmp_path / "x").chmod(0o600)
     with pytest.raises(PlaceError, match="larger than 64 MiB"):
         places.read(tmp_path / "x")
-
-
-def test_a_lock_is_waited_for_and_not_for_ever(tmp_path):
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            HOLDER,
-            str(tmp_path / "lock"),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert holder.stdout.readline() == b"held\n"
-        began = time.monotonic()
-        with (
-            pytest.raises(PlaceError, match=r"was held by others for 0\.2 s"),
-            places.locked(tmp_path / "lock", 0.2),
-        ):
-            pass
-        assert 0.2 <= time.monotonic() - began < 3.0
-        holder.stdin.close()
-        with places.locked(tmp_path / "lock", 20.0):
-            assert holder.wait(10) == 0
-    finally:
-        holder.kill()
-        holder.wait(10)
-        holder.stdin.close()
-        holder.stdout.close()
-    # Whoever dies lets go.
-    with places.locked(tmp_path / "lock", 0.1):
-        assert mode(tmp_path / "lock") == 0o600

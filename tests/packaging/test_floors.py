@@ -49,6 +49,7 @@ FLOORS = {
     "timeouts": 2,
     "leakwatch": 2,
     "session": 2,
+    "sessionguard": 2,
     "suite": 2,
     "keys": 2,
     "plugin": 3,
