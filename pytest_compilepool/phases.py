@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -270,8 +273,10 @@ class Phases:
 def _files(folder: Path) -> dict[str, tuple[int, int]]:
     """Files below a folder by path from there, with when they were written and which ones they are; locks are none."""
     found = {}
-    for path in folder.rglob("*"):
-        if not path.name.endswith((".lock", ".tmp")) and path.is_file():
-            told = path.stat()
-            found[path.relative_to(folder).as_posix()] = told.st_mtime_ns, told.st_ino
+    for room, _, names in os.walk(folder):  # not rglob: what goes while we look is no error here
+        for path in (Path(room, name) for name in names if not name.endswith((".lock", ".tmp"))):
+            with contextlib.suppress(FileNotFoundError):
+                told = path.stat()
+                if stat.S_ISREG(told.st_mode):
+                    found[path.relative_to(folder).as_posix()] = told.st_mtime_ns, told.st_ino
     return found

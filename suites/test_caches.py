@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 from concurrent.futures import Future
@@ -134,11 +135,21 @@ def _until_written(bench: Bench, future: Future[Any], pattern: str) -> None:
     """Wait for such a file in the cache folder, or for the end of the job."""
     folder = Path(os.environ["TRITON_CACHE_DIR"])
     bench.until(
-        lambda: (
-            future.done() or any(not path.parent.name.startswith("tmp.") for path in folder.rglob(pattern))
-        ),
+        lambda: future.done() or _is_written(folder, pattern),
         BOUND,
         f"a compile writes {pattern} into the cache folder",
+    )
+
+
+def _is_written(folder: Path, pattern: str) -> bool:
+    """Whether it is there under its own name.
+
+    Not by Path.rglob, which fails when one of Triton's temporary folders goes while it looks into it.
+    """
+    return any(
+        fnmatch.filter(files, pattern)
+        for room, _, files in os.walk(folder)
+        if not Path(room).name.startswith("tmp.")
     )
 
 
