@@ -109,7 +109,18 @@ def compilepool_leaks(*, allow: Sequence[str], reason: str) -> tuple[Allowance, 
     return tuple(entries)
 
 
-MARKERS: tuple[Callable[..., Any], ...] = (compilepool, compilepool_leaks)
+def compilepool_exclusive(*, reason: str = "") -> str:
+    """compilepool_exclusive(*, reason): this test runs while no other test does, as far as sessions with such tests go.
+
+    For what measures CPU time or looks at the whole machine. reason: a sentence for the reader.
+    Raises ValueError with one sentence.
+    """
+    if not isinstance(reason, str):
+        raise ValueError(f"reason={reason!r} is not allowed; allowed: a sentence that says why")
+    return reason
+
+
+MARKERS: tuple[Callable[..., Any], ...] = (compilepool, compilepool_leaks, compilepool_exclusive)
 
 
 def register(config: pytest.Config) -> None:
@@ -157,3 +168,5 @@ def validate(item: pytest.Item, checkers: Collection[str]) -> None:
         pool_mark(item)
     if item.get_closest_marker("compilepool_leaks"):
         allowances(item, checkers)
+    for mark in item.iter_markers("compilepool_exclusive"):
+        call(item, compilepool_exclusive, mark)

@@ -99,11 +99,39 @@ OPTIONS = (
         "Seconds that a pool may take until all its workers are there",
     ),
     Option(
+        "quiesce-timeout",
+        "10",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that workers may take to go at a quiesce, and to come back at a wakeup",
+    ),
+    Option(
+        "jobs-timeout",
+        "5",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that the pending jobs of a test have after it; then its pool is ended",
+    ),
+    Option(
         "shutdown-timeout",
         "10",
         _seconds,
         "seconds, more than 0 and at most 3600",
         "Seconds that a pool may take to end by itself; then it is terminated, a second later killed",
+    ),
+    Option(
+        "end-timeout",
+        "3",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that all pools together have at the end of the session; then they are ended. xdist gives a worker ten",
+    ),
+    Option(
+        "exclusive-timeout",
+        "600",
+        _seconds,
+        "seconds, more than 0 and at most 3600",
+        "Seconds that a test waits for one that has the machine to itself, or that one for all others",
     ),
     Option(
         "fresh-timeout",
@@ -230,7 +258,11 @@ class Settings:
     processes_flag: str | None
     start_method: str | None
     ready_timeout: float
+    quiesce_timeout: float
+    jobs_timeout: float
     shutdown_timeout: float
+    end_timeout: float
+    exclusive_timeout: float
     fresh_timeout: float
     caches: str
     gpus: str

@@ -17,11 +17,16 @@ VARIABLE = "COMPILEPOOL_STATE"
 """Environment variable: a folder to use instead of the usual one."""
 
 _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
+_ROUNDS = 100  # in which a folder that others remove is made again
 _LARGEST = 64 << 20  # bytes of a file that is read back
 
 
 class PlaceError(OSError):
     """A folder or file that cannot be used, or not safely. Its text is a sentence with the path and the reason."""
+
+
+class NotThere(PlaceError):
+    """A file that is not there, or a folder on the way to it."""
 
 
 def own_folder(environ: Mapping[str, str] | None = None) -> Path:
@@ -36,9 +41,9 @@ def own_folder(environ: Mapping[str, str] | None = None) -> Path:
         if not os.path.isabs(named):
             raise PlaceError(f"{VARIABLE}: {named!r} is not allowed; allowed: an absolute path")
         return _made(Path(named), VARIABLE)
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(runtime) and _is_private(Path(runtime)):
-        return _made(Path(runtime) / "compilepool", "XDG_RUNTIME_DIR")
+    runtime = _runtime_folder(environ)
+    if runtime is not None:
+        return _made(runtime / "compilepool", "XDG_RUNTIME_DIR")
     state = environ.get("XDG_STATE_HOME", "")
     if os.path.isabs(state):
         return _made(Path(state) / "compilepool", "XDG_STATE_HOME")
@@ -53,13 +58,12 @@ def _made(folder: Path, origin: str) -> Path:
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
+        private = _is_private(_made_and_seen(folder))
     except OSError as error:
         raise PlaceError(
             f"{folder} (from {origin}) cannot be made: {error.strerror}; {VARIABLE} names another folder"
         ) from None
-    if not _is_private(folder):
+    if not private:
         raise PlaceError(
             f"{folder} (from {origin}) is not used: it is not a folder of this user's own with mode 0700; "
             f"{VARIABLE} names another one"
@@ -67,12 +71,30 @@ def _made(folder: Path, origin: str) -> Path:
     return folder
 
 
-def _is_private(folder: Path) -> bool:
-    try:
-        found = folder.lstat()
-    except OSError:
-        return False
+def _made_and_seen(folder: Path) -> os.stat_result:
+    """Raises OSError where it cannot be made. Somebody may remove it again at once, since nothing of his was left in it."""
+    for again in range(_ROUNDS, -1, -1):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        try:
+            return folder.lstat()
+        except FileNotFoundError:
+            if not again:
+                raise
+    raise AssertionError("the last round returns or raises")
+
+
+def _is_private(found: os.stat_result) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _runtime_folder(environ: Mapping[str, str]) -> Path | None:
+    """What systemd and others make for each user, if it is as private as it should be."""
+    named = environ.get("XDG_RUNTIME_DIR", "")
+    try:
+        return Path(named) if os.path.isabs(named) and _is_private(os.lstat(named)) else None
+    except OSError:
+        return None
 
 
 def create(path: Path) -> int:
@@ -95,6 +117,14 @@ def create(path: Path) -> int:
     raise AssertionError("the last round returns or raises")
 
 
+def shared_file(path: Path) -> int:
+    """That file, made with mode 0600 where it is not there, open for reading and writing, such as for locks on it.
+
+    Returns the descriptor; raises PlaceError, also for what is not this user's own.
+    """
+    return _opened(path, os.O_RDWR | os.O_CREAT)
+
+
 def append_to(path: Path) -> int:
     """That file, if it is this user's own, open for appending. Returns the descriptor; raises PlaceError."""
     return _opened(path, os.O_WRONLY | os.O_APPEND)
@@ -112,7 +142,9 @@ def read(path: Path) -> bytes:
 def _opened(path: Path, flags: int) -> int:
     try:
         # Not waiting for a pipe that somebody has put there.
-        handle = os.open(path, flags | _FLAGS | os.O_NONBLOCK)
+        handle = os.open(path, flags | _FLAGS | os.O_NONBLOCK, 0o600)
+    except FileNotFoundError:
+        raise NotThere(f"{path} is not used: there is no such file") from None
     except OSError as error:
         why = "it is a symbolic link" if path.is_symlink() else error.strerror
         raise PlaceError(f"{path} is not used: {why}") from None

@@ -57,8 +57,24 @@ def pytest_configure_node(node: Any) -> None:
     Session.of(node.config).run_of_workers = str(node.workerinput.get("testrunuid", ""))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    Session.of(node.config).summary.told_by(node.gateway.id, getattr(node, "workeroutput", None))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     Session.of(config).collected(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    Session.of(session.config).collection_finished(session.items)
+
+
+# Outermost, so that pytest-timeout does not count how long a test waits for others.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with Session.of(item.config).room_for(item):
+        return (yield)
 
 
 # First of all wrappers, so that what other plugins set up for the test is inside the two censuses.

@@ -20,10 +20,11 @@ from pytest_compilepool.report.terminal import Summary
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
 from pytest_compilepool.sessionguard import SessionGuard
 from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
-from pytest_compilepool.xdist import sharers, worker_names
+from pytest_compilepool.xdist import not_grouped, sharers, told_to_controller, worker_names
 
 # Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
 if TYPE_CHECKING:
+    from pytest_compilepool.exclusive import Exclusive
     from pytest_compilepool.leakwatch import LeakWatch
     from pytest_compilepool.pool.blocker import Birth, PoolRegister
     from pytest_compilepool.pool.facade import CompilePool
@@ -52,10 +53,8 @@ OTHER_FIXTURES = frozenset(
     }
 )
 
-END_SECONDS = 3.0
-"""For all pools together, at the end of a session: nobody waits for their jobs any more, and xdist gives a worker ten."""
 HURRIED_SECONDS = 0.5
-"""The same after Ctrl-C."""
+"""For all pools together at the end of a session that Ctrl-C ends; else it is an option, for xdist gives a worker ten."""
 
 CANNOT_SPREAD = (
     "--compilepool-gpus=spread: this xdist worker had initialised CUDA before its first test, with all GPUs; a conftest.py "
@@ -90,6 +89,7 @@ class Session:
         self._owner = os.getpid()
         self.guard = SessionGuard(config, self.summary.errors.append)
         self._timeouts: Timeouts | None = None
+        self._exclusive: Exclusive | None = None
         self._cannot_spread = False
 
     @staticmethod
@@ -103,7 +103,7 @@ class Session:
         if self._manager is None:
             from pytest_compilepool.pool.manager import PoolManager
 
-            self._manager = PoolManager()
+            self._manager = PoolManager(self.settings.jobs_timeout)
         return self._manager
 
     @property
@@ -190,6 +190,32 @@ class Session:
                     raise
                 item.stash[REFUSED] = str(error)
         self._select_features(items)
+
+    def collection_finished(self, items: list[pytest.Item]) -> None:
+        """What is left to be run, in its order."""
+        # Only whoever has such a test pays for the lock; every worker of xdist has collected all of them.
+        if any(item.get_closest_marker("compilepool_exclusive") for item in items):
+            from pytest_compilepool.exclusive import Exclusive
+
+            self._exclusive = Exclusive(self.settings.exclusive_timeout)
+        self.summary.errors += not_grouped(self.config, items)
+
+    @contextlib.contextmanager
+    def room_for(self, item: pytest.Item) -> Iterator[None]:
+        """Around all of a test, its reruns too: it waits here until nobody runs who wants to be alone, or nobody at all."""
+        if self._exclusive is None or os.getpid() != self._owner:
+            yield
+            return
+        from pytest_compilepool.exclusive import CannotEnter, NoLock
+
+        alone = item.get_closest_marker("compilepool_exclusive") is not None
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._exclusive.held(item.nodeid, alone))
+            except CannotEnter as error:
+                if alone or not isinstance(error, NoLock):  # the others need no promise
+                    item.stash[REFUSED] = str(error)
+            yield
 
     def _select_features(self, items: list[pytest.Item]) -> None:
         """Take out the features that are not to be tried, and order the others. Raises UsageError for wrong files."""
@@ -311,7 +337,8 @@ class Session:
         if os.getpid() != self._owner:
             return
         if self._manager is not None:
-            self._manager.close_all(HURRIED_SECONDS if self._manager.hurry else END_SECONDS)
+            limit = self.settings.end_timeout
+            self._manager.close_all(min(HURRIED_SECONDS, limit) if self._manager.hurry else limit)
             self.summary.total.add_news(*self._manager.take_news())
         if self._suite is not None:
             self._suite.close()
@@ -325,7 +352,10 @@ class Session:
             from pytest_compilepool.xdist import told_of
 
             self.summary.went_down += told_of(self.run_of_workers)
+        if self._exclusive is not None:
+            self._exclusive.close()
         self.guard.close()
+        told_to_controller(self.config, self.summary.errors)
         self._finish_suite(session)
         if text:
             self.summary.at_the_end.append(text)

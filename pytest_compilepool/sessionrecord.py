@@ -169,8 +169,7 @@ class SessionRecord:
         if not keep:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
-                for folder in (self.path.parent, self.path.parent.parent):
-                    folder.rmdir()  # the last one leaves no empty folders
+                remove_if_empty(self.path.parent.parent)
 
 
 def _identity(handle: int) -> tuple[int, int]:
@@ -211,6 +210,13 @@ def records(folder: Path) -> list[Path]:
         return sorted(path for path in (folder / FOLDER).iterdir() if path.suffix == SUFFIX)
     except OSError:
         return []
+
+
+def remove_if_empty(folder: Path) -> None:
+    """The last one leaves no empty folders. folder: the one that holds that of the records. Raises OSError otherwise."""
+    with contextlib.suppress(FileNotFoundError):
+        (folder / FOLDER).rmdir()
+    folder.rmdir()
 
 
 def prune(folder: Path, keep: int = 100) -> None:

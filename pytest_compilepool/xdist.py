@@ -68,6 +68,44 @@ def gpus_are_taken() -> bool:
     return cuda is not None and bool(cuda.is_initialized())
 
 
+def not_grouped(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
+    """In a worker of xdist's with `--dist loadgroup`: whether it groups. items: as they will be run.
+
+    xdist 3.8 writes the group into the private `_nodeid` of each item, which pytest 9.2 does not read any more
+    (pytest-dev/pytest-xdist#1386): the tests of one group then run in several workers.
+    """
+    if not getattr(config, "workerinput", None) or not config.getoption("loadgroup", False):
+        return []
+    grouped = [item for item in items if item.get_closest_marker("xdist_group")]
+    if all(item.nodeid.endswith(f"@{'_'.join(sorted(_groups(item)))}") for item in grouped):
+        return []
+    from importlib.metadata import version
+
+    text = (
+        f"--dist loadgroup does not group with pytest {version('pytest')} and pytest-xdist {version('pytest-xdist')}: "
+        f"{len(grouped)} tests with @pytest.mark.xdist_group were spread over all workers; to run a test alone there is "
+        "@pytest.mark.compilepool_exclusive"
+    )
+    return [text]
+
+
+def _groups(item: pytest.Item) -> set[str]:
+    """As xdist reads its markers."""
+    return {
+        str(mark.args[0] if mark.args else mark.kwargs.get("name", "default"))
+        for mark in item.iter_markers("xdist_group")
+    }
+
+
+def told_to_controller(config: pytest.Config, errors: list[str]) -> None:
+    """What a worker has to say at its end travels with its last message."""
+    output: dict[str, Any] | None = getattr(config, "workeroutput", None)
+    if output is not None and errors:
+        from pytest_compilepool.report.terminal import ERRORS
+
+        output[ERRORS] = list(errors)
+
+
 def _is_a_name(text: str) -> bool:
     return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}", text))
 
@@ -95,6 +133,8 @@ def told_of(run: str) -> list[str]:
         lines += _said(account)
         with contextlib.suppress(OSError):
             path.unlink()
+    with contextlib.suppress(OSError):  # where somebody else still has a record or a lock
+        sessionrecord.remove_if_empty(folder)
     return lines
 
 

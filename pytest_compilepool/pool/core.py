@@ -32,6 +32,7 @@ class PoolCore:
         start_method: str = "subprocess",
         *,
         ready_timeout: float = 60.0,
+        quiesce_timeout: float = 10.0,
         shutdown_timeout: float = 10.0,
         prime: str = "",
     ) -> None:
@@ -39,6 +40,7 @@ class PoolCore:
             raise ValueError(f"a compile pool has at least 2 processes, not {processes}: 1 means no pool")
         self.start_method = start_method
         self.ready_timeout = ready_timeout
+        self.quiesce_timeout = quiesce_timeout
         self.shutdown_timeout = shutdown_timeout
         self._wanted = processes
         self._prime = prime

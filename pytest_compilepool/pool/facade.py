@@ -104,11 +104,13 @@ class CompilePool(PoolCore):
         inner.add_done_callback(lambda done: self._pass_on(done, outer))
         return outer
 
-    def quiesce(self, timeout: float = 10.0) -> None:
-        """Let the workers go and wait until they are *gone*; jobs that run finish first. timeout: seconds.
+    def quiesce(self, timeout: float | None = None) -> None:
+        """Let the workers go and wait until they are *gone*; jobs that run finish first.
 
+        timeout: seconds, `quiesce_timeout` if None.
         Raises PoolUnsupported where this pool cannot, PoolTimeout naming who is still there.
         """
+        limit = self.quiesce_timeout if timeout is None else timeout
         pool = self._living("quiesce")
         self._need(pool, "quiesce")
         leaving = state.find_workers(pool)
@@ -124,28 +126,29 @@ class CompilePool(PoolCore):
                     and all(proctree.reaped(key) for key in leaving)
                     and not state.find_workers(pool)
                 ),
-                began + timeout,
+                began + limit,
                 PoolTimeout,
-                f"quiesce: {len(leaving)} workers had {timeout:g} s to go",
+                f"quiesce: {len(leaving)} workers had {limit:g} s to go",
             )
             # A sidecar that is dying has no children any more: nobody to be seen is not yet quiesced.
             self._raise_if_dead(pool)
             note(f"{len(leaving)} workers gone; the call itself took {called * 1e3:.1f} ms")
 
-    def wakeup(self, timeout: float = 10.0) -> None:
-        """Fork the workers again and wait until all are there. timeout: seconds.
+    def wakeup(self, timeout: float | None = None) -> None:
+        """Fork the workers again and wait until all are there. timeout: seconds, `quiesce_timeout` if None.
 
         Raises PoolUnsupported where this pool cannot, PoolTimeout otherwise.
         """
+        limit = self.quiesce_timeout if timeout is None else timeout
         pool = self._living("wakeup")
         self._need(pool, "wakeup")
         with self._timeline.span("wakeup"):
             began = time.monotonic()
             pool.wakeup()
-            self._await_workers(began + timeout, PoolTimeout, timeout)
+            self._await_workers(began + limit, PoolTimeout, limit)
 
-    def recycle(self, timeout: float = 10.0) -> None:
-        """Fresh workers under the same sidecar: quiesce, then wakeup. timeout: seconds for each.
+    def recycle(self, timeout: float | None = None) -> None:
+        """Fresh workers under the same sidecar: quiesce, then wakeup. timeout: seconds for each, as there.
 
         A pool without a sidecar is shut down and made anew, which is as fresh and slower.
         """
@@ -196,22 +199,23 @@ class CompilePool(PoolCore):
 
     # -- leases: the same sidecar for one test after the other ---------------------------------------
 
-    def park(self, timeout: float = 10.0) -> None:
-        """Let the workers go and take the pool out of torch's hands; the sidecar waits. timeout: seconds.
+    def park(self, jobs: float = 5.0, timeout: float | None = None) -> None:
+        """Let the workers go and take the pool out of torch's hands; the sidecar waits.
 
+        jobs: seconds that pending jobs have to finish; timeout: seconds for `quiesce`, as there.
         torch then holds what it held before. Raises what `quiesce` raises; PoolTimeout if jobs are pending.
         """
         pool = self._living("park")
         self._await(
             lambda: not pools.pending_jobs(pool),
-            time.monotonic() + timeout,
+            time.monotonic() + jobs,
             PoolTimeout,
-            f"park: {len(pools.pending_jobs(pool))} jobs had {timeout:g} s to finish",
+            f"park: {len(pools.pending_jobs(pool))} jobs had {jobs:g} s to finish",
         )
         self.quiesce(timeout)
         self._give_back()
 
-    def lease(self, timeout: float = 10.0) -> None:
+    def lease(self) -> None:
         """Give a parked pool to torch again, with fresh workers and counts and timeline begun anew."""
         pool = self._living("lease")
         self._timeline.clear()
@@ -220,7 +224,7 @@ class CompilePool(PoolCore):
         pools.install(pool, self._ready)
         settings.set_config("worker_start_method", self.start_method)
         settings.set_config("compile_threads", self._wanted)
-        self.wakeup(timeout)
+        self.wakeup()
 
     def _priming(self) -> tuple[Any, dict[str, str]]:
         """What makes a sidecar that is primed: its pickler, and what tells it for which target."""

@@ -13,7 +13,6 @@ from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.pool.needs import Needs, current_needs, differences
 from pytest_compilepool.records import Event, Jobs, PoolState
 
-PARK_TIMEOUT = 5.0  # seconds for the jobs of a test that is over; then its pool is ended
 _AFTER_PARK = 1.0  # seconds for what has had those already
 _HURRIED = 0.2  # seconds for either
 
@@ -25,6 +24,7 @@ class Request:
     processes: int
     start_method: str = "subprocess"
     ready_timeout: float = 60.0
+    quiesce_timeout: float = 10.0
     shutdown_timeout: float = 10.0
 
 
@@ -37,9 +37,13 @@ class Tally:
 
 
 class PoolManager:
-    """Makes, shares and closes the pools of a session. Everything it made is closed by `close_all()`."""
+    """Makes, shares and closes the pools of a session. Everything it made is closed by `close_all()`.
 
-    def __init__(self) -> None:
+    jobs_timeout: seconds for the jobs of a test that is over; then its pool is ended.
+    """
+
+    def __init__(self, jobs_timeout: float = 5.0) -> None:
+        self._jobs_timeout = jobs_timeout
         self._shared: CompilePool | None = None
         self._shared_needs: Needs | None = None
         self._made: list[CompilePool] = []
@@ -71,6 +75,7 @@ class PoolManager:
             request.processes,
             request.start_method,
             ready_timeout=request.ready_timeout,
+            quiesce_timeout=request.quiesce_timeout,
             shutdown_timeout=request.shutdown_timeout,
         )
         self._made.append(pool)
@@ -112,7 +117,7 @@ class PoolManager:
         kept = pool is self._shared and not pool.replaced and pool.death is None
         if kept and pool.state is not PoolState.CLOSED:
             try:
-                pool.park(_HURRIED if self.hurry else PARK_TIMEOUT)
+                pool.park(*((_HURRIED, _HURRIED) if self.hurry else (self._jobs_timeout, None)))
             except SidecarDied as error:
                 self._drop_shared()
                 return error

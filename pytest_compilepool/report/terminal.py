@@ -18,6 +18,10 @@ from pytest_compilepool.runrecord import (
     find_property,
 )
 
+ERRORS = "compilepool_errors"
+"""In what a worker of xdist sends at its end: the texts of its `Summary.errors`."""
+_LONGEST = 4096  # characters of a text
+
 
 # Compared by identity: pytest puts plugins into sets as soon as two folders have a conftest.py each.
 @dataclass(eq=False)
@@ -30,6 +34,14 @@ class Summary:
     at_the_end: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     went_down: list[str] = field(default_factory=list)
+
+    def told_by(self, worker: str, output: object) -> None:
+        """What a worker of xdist has to say at its end. worker: its name; output: what it sent, or None if it could not."""
+        told = output.get(ERRORS) if isinstance(output, dict) else None
+        for text in told if isinstance(told, list) else []:
+            said = str(text)[:_LONGEST]
+            if not any(said in one for one in self.errors):  # what is wrong with one is mostly wrong with all
+                self.errors.append(f"{worker}: {said}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what the report of a teardown carries; under xdist it comes from a worker."""

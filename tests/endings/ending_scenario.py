@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from memory_limit import MemoryLimit
+
 from pytest_compilepool import proctree, sessionrecord
 from pytest_compilepool.sessionrecord import Account
 
@@ -33,7 +35,8 @@ POOLS = ("idle", "busy", "never")
 @dataclass(frozen=True)
 class Ending:
     """A way to end. name; status: exit status alone; of_run: with xdist; act: what is done from outside to the process,
-    once the test is there; options; within: seconds; record: whether the record of the test must have survived."""
+    once the test is there; options; within: seconds; record: whether the record of the test must have survived; cgroup:
+    whether a worker is given little memory, and killed by the kernel for using more."""
 
     name: str
     status: int
@@ -43,12 +46,14 @@ class Ending:
     within: float = 15.0
     record: bool = False
     only_xdist: bool = False
+    cgroup: bool = False
 
 
 @dataclass
 class Outcome:
     """What was seen. status: None where it had to be killed; took: seconds from the ending to the end of the process;
-    clean: seconds from there until nothing was left; left, shared, folders: what still was after CLEAN_WITHIN."""
+    clean: seconds from there until nothing was left; left, shared, folders: what still was after CLEAN_WITHIN; kills: of
+    workers, by the kernel, for their memory."""
 
     status: int | None
     took: float
@@ -58,6 +63,7 @@ class Outcome:
     folders: list[str]
     records: list[Account] = field(default_factory=list)
     output: str = ""
+    kills: int = 0
 
 
 def _to_the_group(process: subprocess.Popen[bytes]) -> None:
@@ -89,6 +95,7 @@ ENDINGS = {
         Ending("segfault", -signal.SIGSEGV, 1, record=True),
         Ending("os._exit", 3, 1, record=True),
         Ending("worker-killed", 0, 0),
+        Ending("worker-out-of-memory", 0, 0, cgroup=True),
         Ending(
             "timeout-signal", 1, 1, options=("-p", "pytest_timeout", "--timeout=2", "--timeout-method=signal")
         ),
@@ -145,6 +152,28 @@ def kill_a_worker(pool):
     except Exception:
         pass
 
+# A builtin runs it: the sidecar knows no module of ours.
+EAT = '''
+import os
+with open(os.environ["CGROUP"] + "/cgroup.procs", "w") as procs:
+    procs.write(str(os.getpid()))
+eaten = []
+while len(eaten) < 512:   # 4 GiB: where nobody kills it it stops by itself
+    eaten.append(b"x" * (8 << 20))
+'''
+
+def use_up_its_memory(pool):
+    job = pool.submit(exec, EAT)
+    with pytest.raises(Exception):
+        job.result(60)
+    # A second job: an answer or an error, and no silence.
+    try:
+        pool.submit(os.getpid).result(20)
+    except TimeoutError:
+        raise
+    except Exception:
+        pass
+
 def fail(pool):
     assert False, "as it was to"
 
@@ -159,6 +188,7 @@ ACTS = {
     "segfault": segfault,
     "os._exit": lambda pool: os._exit(3),
     "worker-killed": kill_a_worker,
+    "worker-out-of-memory": use_up_its_memory,
 }
 
 @pytest.fixture
@@ -186,6 +216,7 @@ def test_beside_it(compile_pool):
 def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
     """One session. folder: an empty one."""
     token = uuid.uuid4().hex
+    kills = 0
     (folder / "test_ending.py").write_text(TESTS)
     (folder / "tmp").mkdir()
     leading = (
@@ -211,6 +242,9 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
     alone = ("-k", "ends_it") if not xdist else ("-p", "xdist", "-n", "2")
     options = (*ending.options, *alone, "-p", "no:cacheprovider", "-p", "compilepool", "-q", "--color=no")
     shared = _shared_memory()
+    limit = MemoryLimit(256) if ending.cgroup else None
+    if limit is not None:
+        environment["CGROUP"] = str(limit.path)
     with open(folder / "output", "wb") as output:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -235,6 +269,9 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
             left, clean = _await_clean(token)
         finally:
             _end(process, token)
+            if limit is not None:
+                kills = limit.kills
+                limit.remove()
     state = folder / "state"
     return Outcome(
         status,
@@ -245,6 +282,7 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
         sorted(path.name for path in (folder / "tmp").iterdir() if not _is_kept(path.name)),
         [sessionrecord.read_account(path) for path in sessionrecord.records(state)],
         (folder / "output").read_text(errors="replace"),
+        kills,
     )
 
 

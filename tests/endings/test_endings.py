@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+import memory_limit
 import pytest
 from ending_scenario import CLEAN_WITHIN, ENDINGS, POOLS, play
 
@@ -41,10 +42,13 @@ def combinations() -> list[tuple[str, bool, str]]:
 @pytest.mark.parametrize(("name", "xdist", "pool"), combinations())
 def test_ending(tmp_path, name, xdist, pool):
     ending = ENDINGS[name]
+    if ending.cgroup and (why := memory_limit.writable()):
+        pytest.skip(f"no worker can be killed for its memory: {why}")
     seen = play(ending, xdist, pool, tmp_path)
     assert seen.status is not None, (
         f"it had not ended {ending.within:g} s after {name}:\n{seen.output[-3000:]}"
     )
+    assert seen.kills == (1 if ending.cgroup else 0)
     assert seen.left == [], f"still there {CLEAN_WITHIN:g} s after its end"
     assert seen.shared == []
     assert seen.folders == []

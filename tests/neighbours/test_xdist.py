@@ -185,3 +185,73 @@ def test_gpus_that_are_taken_are_not_spread(inner):
 def test_a_word_that_says_nothing_of_gpus(inner):
     result = inner("def test(): pass", "--compilepool-gpus=banana")
     assert "--compilepool-gpus: 'banana' is not allowed; allowed: all, spread" in result.stderr.str()
+
+
+GROUPED = """
+import pytest
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.xdist_group("one")
+def test_it(number, worker_id):
+    open(f"ran-{worker_id}", "w").close()
+"""
+
+
+def test_loadgroup_that_does_not_group_is_told(inner, pytester):
+    result = inner(GROUPED, "-p", "xdist", "-n", "2", "--dist", "loadgroup")
+    result.assert_outcomes(passed=4)
+    told = [line for line in result.outlines if "--dist loadgroup does not group" in line]
+    if len(list(pytester.path.glob("ran-*"))) == 1:
+        assert told == []
+    else:
+        assert len(told) == 1
+        assert "4 tests with @pytest.mark.xdist_group were spread over all workers" in told[0]
+
+
+def test_what_every_worker_has_to_say_is_said_once(inner):
+    environment = {"COMPILEPOOL_STATE": "here"}
+    result = inner(GROUPED, "-p", "xdist", "-n", "2", environment=environment)
+    told = [line for line in result.outlines if "COMPILEPOOL_STATE" in line]
+    assert len(told) == 1
+    assert told[0].startswith("compilepool: gw")
+
+
+def test_groups_as_xdist_reads_them(inner):
+    # What a pytest and an xdist that fit each other do: the group is at the end of the node id, and nothing is told.
+    conftest = """
+import pytest
+from pytest_compilepool import xdist
+
+class Item:
+    def __init__(self, nodeid, *groups):
+        self.nodeid, self.groups = nodeid, groups
+    def iter_markers(self, name):
+        return (mark.mark for mark in self.groups)
+    def get_closest_marker(self, name):
+        return next(iter(self.iter_markers(name)), None)
+
+class Config:
+    workerinput = {"workerid": "gw0"}
+    def getoption(self, name, default=None):
+        return name == "loadgroup"
+
+def told(*items):
+    return bool(xdist.not_grouped(Config(), list(items)))
+"""
+    source = """
+import pytest
+from conftest import Item, told
+
+group = pytest.mark.xdist_group
+
+def test_it():
+    assert not told()
+    assert not told(Item("test.py::a"))
+    assert not told(Item("test.py::a@one", group("one")), Item("test.py::b"))
+    assert not told(Item("test.py::a@one_two", group("two"), group(name="one")))
+    assert not told(Item("test.py::a@default", group()))
+    assert told(Item("test.py::a", group("one")))
+    assert told(Item("test.py::a[x@one_two]", group("one")))
+    assert told(Item("test.py::a@one", group("one")), Item("test.py::b", group("one")))
+"""
+    inner(source, conftest=conftest).assert_outcomes(passed=1)

@@ -20,6 +20,7 @@ FLOORS = {
     "records": 0,
     "places": 0,
     "sessionrecord": 0,
+    "exclusive": 0,
     "proctree": 0,
     "cgroups": 0,
     "resources": 0,
