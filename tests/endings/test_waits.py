@@ -13,11 +13,14 @@ pytest.importorskip("torch")
 NEVER = 100_000.0
 
 
-@pytest.mark.parametrize(("hurry", "least", "most"), [(True, 0.0, 5.0), (False, 5.0, 30.0)])
-def test_a_test_that_ctrl_c_hit_has_its_jobs_not_waited_for(hurry, least, most):
+@pytest.mark.parametrize(
+    ("options", "hurry", "least", "most"),
+    [({}, True, 0.0, 5.0), ({}, False, 5.0, 30.0), ({"jobs_timeout": 0.3}, False, 0.3, 5.0)],
+)
+def test_a_test_that_ctrl_c_hit_has_its_jobs_not_waited_for(options, hurry, least, most):
     from pytest_compilepool.pool.manager import PoolManager, Request
 
-    manager = PoolManager()
+    manager = PoolManager(**options)
     try:
         pool = manager.acquire(Request(2))
         pool.submit(time.sleep, NEVER)
@@ -63,10 +66,31 @@ def test_it(compile_pool_factory):
 """
 
 
-def test_the_end_of_a_session_waits_for_no_job(inner):
+@pytest.mark.parametrize(
+    ("options", "least", "most"), [([], 2.0, 12.0), (["--compilepool-end-timeout=0.3"], 0.3, 2.9)]
+)
+def test_the_end_of_a_session_waits_for_no_job(inner, options, least, most):
     # Where nobody looks for leaks, the end of the session is what ends this one.
-    result = inner(LEFT, "--compilepool-shutdown-timeout=60", "--compilepool-leaks=off")
+    result = inner(LEFT, "--compilepool-shutdown-timeout=60", "--compilepool-leaks=off", *options)
     result.assert_outcomes(passed=1)
     row = re.search(r"^shutdown +1 +([0-9.]+)", result.stdout.str(), re.MULTILINE)
     assert row is not None, result.stdout.str()
-    assert 2.0 < float(row[1]) < 12.0
+    assert least < float(row[1]) < most
+
+
+LIMITS = """
+import time, pytest
+from pytest_compilepool.pool.errors import PoolTimeout
+from pytest_compilepool.session import Session
+
+def test_it(compile_pool, request):
+    job = compile_pool.submit(time.sleep, 100_000.0)
+    with pytest.raises(PoolTimeout, match="workers had 0.4 s to go"):
+        compile_pool.quiesce()
+    assert Session.of(request.config).manager._jobs_timeout == 0.2
+"""
+
+
+def test_what_a_session_wants_to_change_it_can(inner):
+    result = inner(LIMITS, "--compilepool-quiesce-timeout=0.4", "--compilepool-jobs-timeout=0.2")
+    result.assert_outcomes(passed=1)
