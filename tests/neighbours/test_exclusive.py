@@ -400,6 +400,9 @@ def test_a_test_that_closes_what_it_does_not_own(hold, state, tmp_path):
     os.fstat(taken)
     with lock.held("t", True):
         assert lock._handle != taken
+        os.close(lock._handle)
+    with lock.held("t", True):  # nobody has it now
+        pass
     lock.close()
     os.fstat(taken)
     os.close(taken)
