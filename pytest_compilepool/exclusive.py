@@ -176,7 +176,10 @@ class Exclusive:
         holders = "; ".join(self._holders()) or "nobody that can be seen from here"
         if alone:
             return f"{test} is to run alone, and {waited} for the tests beside it to end; still running: {holders}"
-        return f"{test} {waited} for a test that has the machine to itself, or waits for it; holding the lock: {holders}"
+        return (
+            f"{test} was not run: it {waited} for a test marked compilepool_exclusive, which runs alone, to end; "
+            f"holding the lock: {holders}"
+        )
 
     def _holders(self) -> list[str]:
         """Each process that has the lock, with its test where that is known."""

@@ -159,7 +159,11 @@ def call(item: pytest.Item, function: Callable[..., Any], mark: pytest.Mark) -> 
         return function(*mark.args, **mark.kwargs)
     except (TypeError, ValueError) as error:
         text = str(error).replace(f"{function.__name__}()", "").strip()
-        raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.{function.__name__}: {text}") from None
+        mark_name = f"@pytest.mark.{function.__name__}"
+        if isinstance(error, TypeError):
+            text += f"; allowed: {(inspect.getdoc(function) or '').partition(': ')[0]}"
+        said = text if text.startswith(mark_name) else f"{mark_name}: {text}"
+        raise pytest.UsageError(f"{item.nodeid}: {said}") from None
 
 
 def validate(item: pytest.Item, checkers: Collection[str]) -> None:

@@ -54,20 +54,17 @@ def own_folder(environ: Mapping[str, str] | None = None) -> Path:
 def _made(folder: Path, origin: str) -> Path:
     if not folder.is_absolute():
         raise PlaceError(
-            f"{origin} is not known, so there is no place for records; {VARIABLE} names a folder"
+            f"{origin} is not known, so there is no place for records; set {VARIABLE} to a folder"
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        private = _is_private(_made_and_seen(folder))
+        wrong = _what_is_wrong_with(_made_and_seen(folder))
     except OSError as error:
         raise PlaceError(
-            f"{folder} (from {origin}) cannot be made: {error.strerror}; {VARIABLE} names another folder"
+            f"{folder} (from {origin}) cannot be made: {error.strerror}; set {VARIABLE} to another folder"
         ) from None
-    if not private:
-        raise PlaceError(
-            f"{folder} (from {origin}) is not used: it is not a folder of this user's own with mode 0700; "
-            f"{VARIABLE} names another one"
-        )
+    if wrong:
+        raise PlaceError(f"{folder} (from {origin}) is not used: {wrong}; set {VARIABLE} to another folder")
     return folder
 
 
@@ -84,17 +81,31 @@ def _made_and_seen(folder: Path) -> os.stat_result:
     raise AssertionError("the last round returns or raises")
 
 
-def _is_private(found: os.stat_result) -> bool:
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+def _what_is_wrong_with(found: os.stat_result) -> str:
+    """Why a folder is not this user's alone; "" where it is."""
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a symbolic link"
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is not a folder"
+    if found.st_uid != os.geteuid():
+        return f"it belongs to uid {found.st_uid}, not to {os.geteuid()}"
+    mode = stat.S_IMODE(found.st_mode)
+    return f"others may enter it, for its mode is {mode:04o} and not 0700" if mode & 0o077 else ""
 
 
 def _runtime_folder(environ: Mapping[str, str]) -> Path | None:
     """What systemd and others make for each user, if it is as private as it should be."""
     named = environ.get("XDG_RUNTIME_DIR", "")
     try:
-        return Path(named) if os.path.isabs(named) and _is_private(os.lstat(named)) else None
+        return Path(named) if os.path.isabs(named) and not _what_is_wrong_with(os.lstat(named)) else None
     except OSError:
         return None
+
+
+def remove_if_empty(folder: Path) -> None:
+    """The last one leaves no empty folder of ours; one that COMPILEPOOL_STATE names stays. Raises OSError."""
+    if os.environ.get(VARIABLE, "").strip() != str(folder):
+        folder.rmdir()
 
 
 def create(path: Path) -> int:

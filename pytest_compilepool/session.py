@@ -340,6 +340,9 @@ class Session:
             limit = self.settings.end_timeout
             self._manager.close_all(min(HURRIED_SECONDS, limit) if self._manager.hurry else limit)
             self.summary.total.add_news(*self._manager.take_news())
+            self.summary.total.started += (
+                self._manager.take_tally().started
+            )  # by a test that Ctrl-C left without a report
         if self._suite is not None:
             self._suite.close()
         if self._register is not None:

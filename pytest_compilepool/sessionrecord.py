@@ -216,7 +216,7 @@ def remove_if_empty(folder: Path) -> None:
     """The last one leaves no empty folders. folder: the one that holds that of the records. Raises OSError otherwise."""
     with contextlib.suppress(FileNotFoundError):
         (folder / FOLDER).rmdir()
-    folder.rmdir()
+    places.remove_if_empty(folder)
 
 
 def prune(folder: Path, keep: int = 100) -> None:

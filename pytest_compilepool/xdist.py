@@ -151,6 +151,8 @@ def _dead(path: Path, run: str) -> Account | None:
 
 
 def _said(account: Account) -> list[str]:
+    from pytest_compilepool.words import counted
+
     owner = account.owner
     where = account.running or "no test"
     ended = account.died.get("ended")
@@ -161,7 +163,7 @@ def _said(account: Account) -> list[str]:
     if not account.died:
         line += f"; whether it left processes is not known {_GUARD_SECONDS:g} s later: compilepool reap"
     elif isinstance(ended, list):
-        line += f"; {len(ended)} processes that it left were ended"
+        line += f"; {counted(len(ended), 'process', 'processes')} still there then, and ended"
     lines = [line]
     if isinstance(left, list) and left:
         lines.append(f"  still there after SIGKILL: {', '.join(map(str, left))}")

@@ -8,7 +8,7 @@ import contextlib
 import json
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.guard import ending
 from pytest_compilepool.leaks import reaper
 from pytest_compilepool.proctree import Proc
+from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.sessionrecord import Account
+from pytest_compilepool.words import counted
 
 LEFT = 1
 """Exit status where something is left that was not ended."""
@@ -33,6 +35,21 @@ class Find:
     record: Path | None = None
     processes: list[Proc] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is left of it but its record."""
+        return not (self.processes or self.folders)
+
+
+@dataclass
+class Ended:
+    """What `--yes`, or a yes, has done: how many of each; left: processes that are still there."""
+
+    processes: int = 0
+    folders: int = 0
+    records: int = 0
+    left: list[ProcessKey] = field(default_factory=list)
 
 
 @dataclass
@@ -53,7 +70,9 @@ class Survey:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = "Example: compilepool reap --yes"
-    parser.add_argument("--yes", action="store_true", help="end what is found without asking")
+    parser.add_argument(
+        "--yes", action="store_true", help="end what is found, and remove its records, without asking"
+    )
     parser.add_argument("--json", action="store_true", help="list it as JSON, and end nothing without --yes")
 
 
@@ -64,15 +83,44 @@ def run(arguments: argparse.Namespace) -> int:
     except places.PlaceError as error:
         raise Refused(str(error)) from None
     found = survey(folder)
-    print(json.dumps(as_json(found), indent=1) if arguments.json else "\n".join(as_text(found)))
-    if not found.finds:
-        return 0
-    if not (arguments.yes or (not arguments.json and _agreed(found))):
-        return LEFT
-    left = [key for one in found.finds for key in end(one)]
-    for key in left:
+    if not arguments.json:
+        print("\n".join(as_text(found)))
+    clean = all(one.is_clean for one in found.finds)
+    ended = None
+    if found.finds and (arguments.yes or (not (clean or arguments.json) and _agreed(found))):
+        ended = end_all(found)
+        with contextlib.suppress(OSError):
+            sessionrecord.remove_if_empty(folder)
+    if arguments.json:
+        print(json.dumps(as_json(found, ended), indent=1))
+    elif ended is not None:
+        print(_done(ended))
+    elif found.finds and clean:
+        print("no process and no folder is left; --yes removes the records")
+    if ended is None:
+        return 0 if clean else LEFT
+    for key in ended.left:
         print(f"compilepool reap: {key} is still there after SIGKILL: the kernel holds it", file=sys.stderr)
-    return LEFT if left else 0
+    return LEFT if ended.left else 0
+
+
+def end_all(found: Survey) -> Ended:
+    """End what every one of these sessions has left."""
+    done = Ended()
+    for one in found.finds:
+        left = end(one)
+        done.left += left
+        done.processes += len(one.processes) - len(left)
+        done.folders += sum(not path.exists() for path in one.folders)
+        done.records += one.record is not None and not one.record.exists()
+    return done
+
+
+def _done(ended: Ended) -> str:
+    return (
+        f"ended {counted(ended.processes, 'process', 'processes')}, removed {counted(ended.folders, 'folder')} "
+        f"and {counted(ended.records, 'record')}"
+    )
 
 
 def survey(folder: Path) -> Survey:
@@ -116,7 +164,7 @@ def _add_strangers(found: Survey) -> None:
     found.finds += by_parent.values()
 
 
-def end(find: Find) -> list[Any]:
+def end(find: Find) -> list[ProcessKey]:
     """End what one session has left, and forget it. Returns the keys of what is still there."""
     if find.account is None:
         return reaper.reap([row.key for row in find.processes], 0.0)
@@ -130,7 +178,7 @@ def end(find: Find) -> list[Any]:
 
 def _agreed(found: Survey) -> bool:
     if not sys.stdin.isatty():
-        print("nothing was ended: with --yes it would be")
+        print("nothing was ended, since there is no terminal to ask at: --yes ends it")
         return False
     print("End all of this? [y/N] ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
@@ -143,16 +191,18 @@ def as_text(found: Survey) -> list[str]:
         lines.append(_headline(one))
         lines += [f"  process {_process(row)}" for row in one.processes]
         lines += [f"  folder  {_printable(path)}" for path in one.folders]
-        if not (one.processes or one.folders):
+        if one.is_clean:
             lines.append("  nothing of it is left but its record")
     if found.others:
         pids = ", ".join(map(str, found.others))
         lines.append(f"not this user's, and left alone: workers of pools without a parent, pid {pids}")
     lines += found.refused
     if found.living:
-        lines.append(f"{found.living} sessions are running, and left alone")
+        lines.append(f"{counted(found.living, 'session is', 'sessions are')} running, and left alone")
     if found.foreign:
-        lines.append(f"{found.foreign} sessions are of other machines or containers, and left alone")
+        lines.append(
+            f"{counted(found.foreign, 'session is', 'sessions are')} of other machines or containers, and left alone"
+        )
     return lines or ["nothing is left of earlier sessions"]
 
 
@@ -166,7 +216,9 @@ def _headline(one: Find) -> str:
     said = f"ended in {_printable(test)}" if test else "ended between two tests"
     again = f" (attempt {one.account.attempt})" if one.account.attempt > 1 else ""
     ended = one.account.died.get("ended")
-    done = f"; {len(ended)} processes were ended then" if isinstance(ended, list) and ended else ""
+    done = ""
+    if isinstance(ended, list) and ended:
+        done = f"; {counted(len(ended), 'process', 'processes')} still there then, and ended"
     return f"session pid {owner.pid}{where} in {_printable(owner.root)}, begun {when}, {said}{again}{done}:"
 
 
@@ -179,8 +231,8 @@ def _printable(value: object) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(value))
 
 
-def as_json(found: Survey) -> dict[str, Any]:
-    """The same as plain values."""
+def as_json(found: Survey, ended: Ended | None) -> dict[str, Any]:
+    """The same as plain values. ended: what was done about it, None where nothing was."""
     return {
         "sessions": [
             {
@@ -189,7 +241,11 @@ def as_json(found: Survey) -> dict[str, Any]:
                 "worker": "" if one.account is None else one.account.owner.worker,
                 "test": "" if one.account is None else one.account.running,
                 "attempt": 1 if one.account is None else one.account.attempt,
-                "processes": [row.pid for row in one.processes],
+                "begun": None if one.account is None else one.account.owner.at,
+                "ended_then": [] if one.account is None else one.account.died.get("ended", []),
+                "processes": [
+                    {"pid": row.pid, "command": proctree.command(row.pid)} for row in one.processes
+                ],
                 "folders": [str(path) for path in one.folders],
             }
             for one in found.finds
@@ -198,4 +254,5 @@ def as_json(found: Survey) -> dict[str, Any]:
         "foreign": found.foreign,
         "others": found.others,
         "refused": found.refused,
+        "ended": None if ended is None else {**asdict(ended), "left": [key.pid for key in ended.left]},
     }

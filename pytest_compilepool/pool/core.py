@@ -18,6 +18,7 @@ from pytest_compilepool.pool.watcher import DeathWatch
 from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolStatus, ProcessKey
 from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools
 from pytest_compilepool.torch_compat.timers import make_timer_prompt
+from pytest_compilepool.words import counted
 
 _SLICE = 0.05  # seconds between two looks at the process tree while something else is waited for
 _STORY = 1.0  # seconds in which a death that one thread has noticed is written down
@@ -251,8 +252,8 @@ class PoolCore:
             if self._ended is None:
                 self._ended = SidecarDied(
                     f"the compile pool's sidecar (pid {pools.sidecar_pid(pool)}) "
-                    f"{describe_exit(pools.await_sidecar_exit(pool, _STORY))} with {pending} jobs pending; nobody had shut "
-                    "the pool down. The next test gets a new pool; TORCHINDUCTOR_COMPILE_THREADS=1 compiles "
+                    f"{describe_exit(pools.await_sidecar_exit(pool, _STORY))} with {counted(pending, 'job')} pending; "
+                    "nobody had shut the pool down. The next test gets a new pool; TORCHINDUCTOR_COMPILE_THREADS=1 compiles "
                     "without one"
                 )
             return self._ended

@@ -17,6 +17,7 @@ from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.torch_compat import pools, settings
 from pytest_compilepool.torch_compat.probe import inductor
+from pytest_compilepool.words import counted
 
 T = TypeVar("T")
 
@@ -210,7 +211,7 @@ class CompilePool(PoolCore):
             lambda: not pools.pending_jobs(pool),
             time.monotonic() + jobs,
             PoolTimeout,
-            f"park: {len(pools.pending_jobs(pool))} jobs had {jobs:g} s to finish",
+            f"the pending {counted(len(pools.pending_jobs(pool)), 'job')} of a test that is over had {jobs:g} s to finish",
         )
         self.quiesce(timeout)
         self._give_back()

@@ -12,6 +12,7 @@ from pytest_compilepool.pool import state
 from pytest_compilepool.proctree import Proc
 from pytest_compilepool.records import JobRecord, PoolState
 from pytest_compilepool.torch_compat import PoolRef, live_pools, looks, others, pools
+from pytest_compilepool.words import counted
 
 _SIDECARS = ("compile", "fx_compile", "executor")
 """Kinds whose state is observed; of the others torch's object tells nothing but workers and jobs."""
@@ -51,7 +52,7 @@ class PoolLook:
             parts.append(f"sidecar pid {self.sidecar}")
         if self.workers:
             parts.append(f"workers pid {', '.join(map(str, self.workers))}")
-        parts.append(f"{self.pending} jobs pending")
+        parts.append(counted(self.pending, "job") + " pending")
         return "; ".join(parts)
 
 

@@ -23,6 +23,7 @@ from pytest_compilepool.resources import (
     start_environment,
     usable_cpus,
 )
+from pytest_compilepool.words import counted
 
 if TYPE_CHECKING:
     from pytest_compilepool.torch_compat import Capabilities
@@ -263,15 +264,11 @@ def _formula(cpus: Cpus, gpus: Gpus, sharers: int) -> Source:
     divisor = max(1, gpus.count, sharers)
     number = max(1, min(_POLICY_MAX, cpus.count // divisor - 1))
     word = "xdist worker" if sharers > max(1, gpus.count) else "gpu"
-    written = f"min({_POLICY_MAX}, {_plural(cpus.count, 'cpu')} // {_plural(divisor, word)} - 1)"
-    counted = "" if gpus.count else ", counted as 1"
-    seen = f"{_plural(gpus.count, 'gpu')} ({gpus.source}){counted}"
-    note = f"{_plural(cpus.count, 'cpu')} ({cpus.source}); {seen}"
+    written = f"min({_POLICY_MAX}, {counted(cpus.count, 'cpu')} // {counted(divisor, word)} - 1)"
+    as_one = "" if gpus.count else ", counted as 1"
+    seen = f"{counted(gpus.count, 'gpu')} ({gpus.source}){as_one}"
+    note = f"{counted(cpus.count, 'cpu')} ({cpus.source}); {seen}"
     return Source("policy", written, number, note, True)
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _from_inductor(
@@ -330,7 +327,7 @@ def _memory_bound(number: int, method: str, memory: Memory, cost: PoolCost, shar
     room = (memory.available // 2 // sharers - sidecar) // worker
     bound = min(MAX_PROCESSES, max(1, room))
     part = "half" if sharers == 1 else f"1/{2 * sharers}"
-    value = f"room for {_plural(max(0, room), 'worker')} in {part} of {memory.available // _MIB} MiB"
+    value = f"room for {counted(max(0, room), 'worker')} in {part} of {memory.available // _MIB} MiB"
     note = f"{memory.source}; {sidecar // _MIB} MiB for a sidecar, {worker // _MIB} for a worker"
     return Source("memory", value, bound, note, bound < number)
 

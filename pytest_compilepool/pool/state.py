@@ -9,6 +9,7 @@ from pytest_compilepool import proctree
 from pytest_compilepool.proctree import Proc
 from pytest_compilepool.records import PoolState, PoolStatus, ProcessKey
 from pytest_compilepool.torch_compat import pools
+from pytest_compilepool.words import counted
 
 
 def find_workers(pool: Any, rows: dict[int, Proc] | None = None) -> list[ProcessKey]:
@@ -93,7 +94,7 @@ def _living(pool: Any, pending: int, workers: int, was_ready: bool) -> tuple[Poo
     if not was_ready:
         return PoolState.STARTING, "no worker has answered yet: the sidecar imports torch, or forks"
     if pending:
-        return PoolState.BUSY, f"{pending} jobs have no result yet"
+        return PoolState.BUSY, f"{counted(pending, 'job has', 'jobs have')} no result yet"
     if workers:
         return PoolState.READY, f"{workers} workers wait for jobs"
     if not pools.is_sidecar_pool(pool):

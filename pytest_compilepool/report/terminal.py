@@ -34,14 +34,14 @@ class Summary:
     at_the_end: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     went_down: list[str] = field(default_factory=list)
+    of_workers: dict[str, list[str]] = field(default_factory=dict)
 
     def told_by(self, worker: str, output: object) -> None:
         """What a worker of xdist has to say at its end. worker: its name; output: what it sent, or None if it could not."""
         told = output.get(ERRORS) if isinstance(output, dict) else None
         for text in told if isinstance(told, list) else []:
-            said = str(text)[:_LONGEST]
-            if not any(said in one for one in self.errors):  # what is wrong with one is mostly wrong with all
-                self.errors.append(f"{worker}: {said}")
+            # What is wrong with one is mostly wrong with all: said once.
+            self.of_workers.setdefault(str(text)[:_LONGEST], []).append(worker)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect what the report of a teardown carries; under xdist it comes from a worker."""
@@ -112,6 +112,8 @@ def write_summary(reporter: pytest.TerminalReporter, summary: Summary) -> None:
             reporter.write_line(line)
     for text in summary.errors:
         reporter.write_line(f"compilepool: {text}", yellow=True)
+    for text, workers in summary.of_workers.items():
+        reporter.write_line(f"compilepool: {', '.join(sorted(workers))}: {text}", yellow=True)
     for text in summary.at_the_end:
         reporter.write_line("left at the end of the session:", red=True)
         reporter.write_line(_indented(text))

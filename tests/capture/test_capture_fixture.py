@@ -72,7 +72,7 @@ def test_the_fixture_with_pools_of_fixtures_and_of_torch(inner):
             with pytest.raises(AssertionError) as caught:
                 capture_guard.assert_quiesced()
             text = str(caught.value)
-            assert "compile pool BUSY: 1 jobs have no result yet" in text
+            assert "compile pool BUSY: 1 job has no result yet" in text
             assert f"sidecar pid {pool.process.pid}" in text
             assert worker in capture_guard.captures[0].pools[0].workers
             assert str(worker) in text

@@ -52,9 +52,12 @@ def test_a_named_folder_comes_first(tmp_path):
 @pytest.mark.parametrize(
     ("plant", "why"),
     [
-        (lambda path: path.mkdir(mode=0o755), "not a folder of this user's own with mode 0700"),
-        (lambda path: path.write_text(""), "not a folder of this user's own with mode 0700"),
-        (lambda path: path.symlink_to("/tmp"), "not a folder of this user's own with mode 0700"),
+        (
+            lambda path: path.mkdir(mode=0o755),
+            "others may enter it, for its mode is 0755 and not 0700; set COMPILEPOOL_STATE",
+        ),
+        (lambda path: path.write_text(""), "it is not a folder"),
+        (lambda path: path.symlink_to("/tmp"), "it is a symbolic link"),
     ],
     ids=["open to all", "a file", "a link"],
 )
@@ -84,7 +87,7 @@ def test_another_users_folder_is_refused(tmp_path):
     folder = tmp_path / "x"
     folder.mkdir(mode=0o700)
     os.chown(folder, OTHER, OTHER)
-    with pytest.raises(PlaceError, match="not a folder of this user's own"):
+    with pytest.raises(PlaceError, match="it belongs to uid"):
         places.own_folder({places.VARIABLE: str(folder)})
 
 
@@ -140,3 +143,12 @@ def test_what_is_too_large_is_not_read(tmp_path):
     (tmp_path / "x").chmod(0o600)
     with pytest.raises(PlaceError, match="larger than 64 MiB"):
         places.read(tmp_path / "x")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_folder_that_somebody_has_named_stays(tmp_path, monkeypatch, named):
+    folder = tmp_path / "state"
+    monkeypatch.setenv(places.VARIABLE, str(folder if named else tmp_path / "another"))
+    folder.mkdir(mode=0o700)
+    places.remove_if_empty(folder)
+    assert folder.exists() is named

@@ -9,6 +9,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 
 import pytest
 from played import is_alive, wait_until
@@ -51,10 +52,11 @@ def test_what_is_left_is_listed_and_ended_with_yes(told, state, play, tmp_path):
         assert f"process pid {session.pids[kind]} " in said
     assert f"pid {session.pids['stranger']} " not in said
     assert f"compilepool-{session.process.pid}-a" in said
-    assert "nothing was ended: with --yes it would be" in said
+    assert "nothing was ended, since there is no terminal to ask at: --yes ends it" in said
     assert session.alive() == {"tagged", "forked", "worker", "stranger"}
     said, status = told("--yes")
     assert status == 0
+    assert said.splitlines()[-1] == "ended 3 processes, removed 1 folder and 1 record"
     assert session.alive() == {"stranger"}
     assert list((tmp_path / "tmp").glob("compilepool-*")) == []
     assert told() == ("nothing is left of earlier sessions\n", 0)
@@ -62,7 +64,7 @@ def test_what_is_left_is_listed_and_ended_with_yes(told, state, play, tmp_path):
 
 def test_a_session_that_runs_is_left_alone(told, state, play):
     session = play("tagged", "worker")
-    assert told("--yes") == ("1 sessions are running, and left alone\n", 0)
+    assert told("--yes") == ("1 session is running, and left alone\n", 0)
     assert session.alive() == {"tagged", "worker"}
     assert len(sessionrecord.records(state)) == 1
 
@@ -74,10 +76,13 @@ def test_what_its_guard_has_ended_is_told_once(told, state, play):
     (path,) = sessionrecord.records(state)
     assert wait_until(lambda: sessionrecord.read_account(path).died)
     said, status = told()
-    assert "; 1 processes were ended then" in said
+    assert "; 1 process still there then, and ended" in said
     assert "nothing of it is left but its record" in said
-    assert status == reap.LEFT
-    assert told("--yes")[1] == 0
+    assert said.splitlines()[-1] == "no process and no folder is left; --yes removes the records"
+    assert status == 0
+    said, status = told("--yes")
+    assert said.splitlines()[-1] == "ended 0 processes, removed 0 folders and 1 record"
+    assert status == 0
     assert told() == ("nothing is left of earlier sessions\n", 0)
 
 
@@ -93,11 +98,20 @@ def test_json(told, state, play):
             "worker": "gw3",
             "test": "test_x.py::test_it",
             "attempt": 2,
-            "processes": [session.pids["tagged"]],
+            "begun": found["sessions"][0]["begun"],
+            "ended_then": [],
+            "processes": [
+                {"pid": session.pids["tagged"], "command": proctree.command(session.pids["tagged"])}
+            ],
             "folders": [],
         }
     ]
+    assert 0 <= time.time() - found["sessions"][0]["begun"] < 3600
+    assert found["ended"] is None
     assert status == reap.LEFT
+    said, status = told("--json", "--yes")
+    assert json.loads(said)["ended"] == {"processes": 1, "folders": 0, "records": 1, "left": []}
+    assert status == 0
 
 
 @pytest.mark.parametrize(("answer", "ended"), [("y\n", True), ("n\n", False), ("\n", False), ("", False)])
@@ -226,7 +240,7 @@ def test_a_session_of_another_container_is_left_alone(told, state, play):
     owner["owner"]["namespace"] = "pid:[1]"
     session.kill(with_guard=True)
     path.write_text("\n".join([json.dumps(owner), *lines[1:]]))
-    assert told("--yes") == ("1 sessions are of other machines or containers, and left alone\n", 0)
+    assert told("--yes") == ("1 session is of other machines or containers, and left alone\n", 0)
     assert session.alive() == {"tagged"}
     assert path.exists()
 

@@ -96,7 +96,7 @@ def test_a_worker_that_goes_down_is_told_of(inner, pytester):
         [
             "*worker 'gw0' crashed while running 'test_inner.py::test_goes'*",
             "*xdist workers that went down*",
-            "gw0 (pid *) went down in test_inner.py::test_goes; * processes that it left were ended",
+            "gw0 (pid *) went down in test_inner.py::test_goes; * still there then, and ended",
         ]
     )
     assert result.ret == 1

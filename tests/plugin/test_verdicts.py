@@ -193,7 +193,7 @@ def test_a_killed_sidecar_fails_the_test_and_not_the_next(inner):
         [
             "*ERROR at teardown of test_killed_and_not_used*",
             "*compile_pool: the compile pool's sidecar (pid *) was killed by SIGKILL*",
-            "*SidecarDied: the compile pool's sidecar (pid *) was killed by SIGKILL with 1 jobs pending*",
+            "*SidecarDied: the compile pool's sidecar (pid *) was killed by SIGKILL with 1 job pending*",
             "*- compile pool -*",
             "*state BROKEN*",
         ]
