@@ -28,6 +28,9 @@ OUTCOME: pytest.StashKey[str] = pytest.StashKey()
 REFUSED: pytest.StashKey[str] = pytest.StashKey()
 """On an item of an xdist worker: why it must not run, found at collection."""
 
+ROOM: pytest.StashKey[bool] = pytest.StashKey()
+"""On an item: whether it has the machine to itself; not there where it took no part in that."""
+
 LEASED: pytest.StashKey[list[CompilePool]] = pytest.StashKey()
 """On an item: the pools that fixtures have handed to it."""
 

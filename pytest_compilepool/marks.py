@@ -120,6 +120,8 @@ def compilepool_exclusive(*, reason: str = "") -> str:
     return reason
 
 
+EXCLUSIVE = compilepool_exclusive.__name__
+
 MARKERS: tuple[Callable[..., Any], ...] = (compilepool, compilepool_leaks, compilepool_exclusive)
 
 
@@ -164,6 +166,14 @@ def call(item: pytest.Item, function: Callable[..., Any], mark: pytest.Mark) -> 
             text += f"; allowed: {(inspect.getdoc(function) or '').partition(': ')[0]}"
         said = text if text.startswith(mark_name) else f"{mark_name}: {text}"
         raise pytest.UsageError(f"{item.nodeid}: {said}") from None
+
+
+def will_be_skipped(item: pytest.Item) -> bool:
+    """Whether its marks say so by themselves. Conditions that are texts only pytest can evaluate: then False."""
+    if item.get_closest_marker("skip"):
+        return True
+    conditions = (condition for mark in item.iter_markers("skipif") for condition in mark.args)
+    return any(condition and not isinstance(condition, str) for condition in conditions)
 
 
 def validate(item: pytest.Item, checkers: Collection[str]) -> None:

@@ -48,7 +48,8 @@ def own_folder(environ: Mapping[str, str] | None = None) -> Path:
     if os.path.isabs(state):
         return _made(Path(state) / "compilepool", "XDG_STATE_HOME")
     # Not Path.expanduser(): that raises where nobody knows the home folder.
-    return _made(Path(os.path.expanduser("~/.local/state/compilepool")), "the home folder")
+    home = environ.get("HOME") or os.path.expanduser("~")
+    return _made(Path(home, ".local", "state", "compilepool"), "the home folder")
 
 
 def _made(folder: Path, origin: str) -> Path:
@@ -157,7 +158,7 @@ def _opened(path: Path, flags: int) -> int:
     except FileNotFoundError:
         raise NotThere(f"{path} is not used: there is no such file") from None
     except OSError as error:
-        why = "it is a symbolic link" if path.is_symlink() else error.strerror
+        why = "it is a symbolic link" if os.path.islink(path) else error.strerror
         raise PlaceError(f"{path} is not used: {why}") from None
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:

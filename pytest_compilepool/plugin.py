@@ -73,7 +73,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 # Outermost, so that pytest-timeout does not count how long a test waits for others.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    with Session.of(item.config).room_for(item):
+    with Session.of(item.config).room.around(item):
         return (yield)
 
 

@@ -179,12 +179,12 @@ def strays(owner: int, tag: str | None, rows: dict[int, Proc]) -> list[Proc]:
     rows: what `table()` gave. Only this user's processes can be read, so only those are found.
     """
     below = {row.pid for row in descendants(owner, rows)} | {owner}
-    ancestors = _ancestors(owner, rows)
+    above = ancestors(owner, rows)
     argument = f"--parent={owner}"
     started = rows[owner].key.started if owner in rows else 0.0
     found = []
     for row in rows.values():
-        if row.pid in below or row.pid in ancestors or row.dead or row.key.started < started:
+        if row.pid in below or row.pid in above or row.dead or row.key.started < started:
             continue
         tagged = tag is not None and environment_value(row.pid, TAG) == tag
         if tagged or argument in command(row.pid):
@@ -192,8 +192,10 @@ def strays(owner: int, tag: str | None, rows: dict[int, Proc]) -> list[Proc]:
     return found
 
 
-def _ancestors(pid: int, rows: dict[int, Proc]) -> set[int]:
+def ancestors(pid: int, rows: dict[int, Proc] | None = None) -> set[int]:
+    """The pids of its parent, of that one's parent, and so on. rows: `table()` if None."""
     line: set[int] = set()
+    rows = table() if rows is None else rows
     while pid in rows and rows[pid].parent not in line:
         pid = rows[pid].parent
         line.add(pid)

@@ -17,6 +17,7 @@ from pytest_compilepool.keys import FAILED, LEAKS, LEASED, NOTES, OUTCOME, REFUS
 from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report.conformance import Verdicts
 from pytest_compilepool.report.terminal import Summary
+from pytest_compilepool.room import Room
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
 from pytest_compilepool.sessionguard import SessionGuard
 from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
@@ -24,7 +25,6 @@ from pytest_compilepool.xdist import not_grouped, sharers, told_to_controller, w
 
 # Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
 if TYPE_CHECKING:
-    from pytest_compilepool.exclusive import Exclusive
     from pytest_compilepool.leakwatch import LeakWatch
     from pytest_compilepool.pool.blocker import Birth, PoolRegister
     from pytest_compilepool.pool.facade import CompilePool
@@ -89,7 +89,7 @@ class Session:
         self._owner = os.getpid()
         self.guard = SessionGuard(config, self.summary.errors.append)
         self._timeouts: Timeouts | None = None
-        self._exclusive: Exclusive | None = None
+        self.room = Room(config, self.settings.exclusive_timeout)
         self._cannot_spread = False
 
     @staticmethod
@@ -193,29 +193,8 @@ class Session:
 
     def collection_finished(self, items: list[pytest.Item]) -> None:
         """What is left to be run, in its order."""
-        # Only whoever has such a test pays for the lock; every worker of xdist has collected all of them.
-        if any(item.get_closest_marker("compilepool_exclusive") for item in items):
-            from pytest_compilepool.exclusive import Exclusive
-
-            self._exclusive = Exclusive(self.settings.exclusive_timeout)
+        self.room.collected(items, self.started_with)
         self.summary.errors += not_grouped(self.config, items)
-
-    @contextlib.contextmanager
-    def room_for(self, item: pytest.Item) -> Iterator[None]:
-        """Around all of a test, its reruns too: it waits here until nobody runs who wants to be alone, or nobody at all."""
-        if self._exclusive is None or os.getpid() != self._owner:
-            yield
-            return
-        from pytest_compilepool.exclusive import CannotEnter, NoLock
-
-        alone = item.get_closest_marker("compilepool_exclusive") is not None
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(self._exclusive.held(item.nodeid, alone))
-            except CannotEnter as error:
-                if alone or not isinstance(error, NoLock):  # the others need no promise
-                    item.stash[REFUSED] = str(error)
-            yield
 
     def _select_features(self, items: list[pytest.Item]) -> None:
         """Take out the features that are not to be tried, and order the others. Raises UsageError for wrong files."""
@@ -321,6 +300,9 @@ class Session:
         self.guard.ended(item, failing or bool(leaks and self.settings.leaks == "fail"))
         if failing:
             return
+        not_alone = self.room.verdict(item)
+        if not_alone and not item.stash.get(FAILED, False):
+            pytest.fail(not_alone, pytrace=False)
         if blocked and not item.stash.get(FAILED, False):
             pytest.fail(blocked[0], pytrace=False)
         if leaks and self.settings.leaks == "fail":
@@ -355,8 +337,7 @@ class Session:
             from pytest_compilepool.xdist import told_of
 
             self.summary.went_down += told_of(self.run_of_workers)
-        if self._exclusive is not None:
-            self._exclusive.close()
+        self.room.close()
         self.guard.close()
         told_to_controller(self.config, self.summary.errors)
         self._finish_suite(session)

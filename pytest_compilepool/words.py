@@ -4,6 +4,11 @@
 from __future__ import annotations
 
 
+def sendable(text: str) -> str:
+    """The same text, with whatever UTF-8 has no bytes for (names of files may hold it) written out: xdist sends UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def counted(number: int, one: str, many: str = "") -> str:
     """Such as "1 process" and "2 processes". many: the plural, where it is not `one` with an s."""
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -74,7 +74,7 @@ def not_grouped(config: pytest.Config, items: list[pytest.Item]) -> list[str]:
     xdist 3.8 writes the group into the private `_nodeid` of each item, which pytest 9.2 does not read any more
     (pytest-dev/pytest-xdist#1386): the tests of one group then run in several workers.
     """
-    if not getattr(config, "workerinput", None) or not config.getoption("loadgroup", False):
+    if sharers(config) < 2 or not hasattr(config, "workerinput") or not config.getoption("loadgroup", False):
         return []
     grouped = [item for item in items if item.get_closest_marker("xdist_group")]
     if all(item.nodeid.endswith(f"@{'_'.join(sorted(_groups(item)))}") for item in grouped):
@@ -102,8 +102,9 @@ def told_to_controller(config: pytest.Config, errors: list[str]) -> None:
     output: dict[str, Any] | None = getattr(config, "workeroutput", None)
     if output is not None and errors:
         from pytest_compilepool.report.terminal import ERRORS
+        from pytest_compilepool.words import sendable
 
-        output[ERRORS] = list(errors)
+        output[ERRORS] = [sendable(text) for text in errors]
 
 
 def _is_a_name(text: str) -> bool:

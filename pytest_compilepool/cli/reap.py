@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_compilepool import places, proctree, sessionrecord
+from pytest_compilepool import exclusive, places, proctree, sessionrecord
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.guard import ending
 from pytest_compilepool.leaks import reaper
@@ -89,8 +89,9 @@ def run(arguments: argparse.Namespace) -> int:
     ended = None
     if found.finds and (arguments.yes or (not (clean or arguments.json) and _agreed(found))):
         ended = end_all(found)
-        with contextlib.suppress(OSError):
-            sessionrecord.remove_if_empty(folder)
+    exclusive.sweep(folder)
+    with contextlib.suppress(OSError):
+        sessionrecord.remove_if_empty(folder)
     if arguments.json:
         print(json.dumps(as_json(found, ended), indent=1))
     elif ended is not None:

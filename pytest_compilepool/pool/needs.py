@@ -11,13 +11,12 @@ import os
 import sys
 from dataclasses import dataclass
 
-from pytest_compilepool.exclusive import DEPTH
 from pytest_compilepool.leaks.environ import is_lasting_by_product
 from pytest_compilepool.proctree import TAG
 from pytest_compilepool.torch_compat import cache_roots
 
 # Variables that differ between tests and mean nothing to a compile.
-_VOLATILE = frozenset({TAG, DEPTH, "PYTEST_CURRENT_TEST", "COLUMNS", "LINES", "PWD", "OLDPWD", "SHLVL", "_"})
+_VOLATILE = frozenset({TAG, "PYTEST_CURRENT_TEST", "COLUMNS", "LINES", "PWD", "OLDPWD", "SHLVL", "_"})
 
 
 @dataclass(frozen=True)

@@ -246,7 +246,7 @@ def test_a_session_of_another_container_is_left_alone(told, state, play):
 
 
 def test_without_a_home(told, monkeypatch):
-    for name in ("COMPILEPOOL_STATE", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+    for name in ("COMPILEPOOL_STATE", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     said, status = told()

@@ -3,33 +3,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from holding import ALONE, HOLDER, TIMEOUT, Holder
 
-from pytest_compilepool import exclusive, places
+from pytest_compilepool import places
 from pytest_compilepool.exclusive import CannotEnter, Exclusive
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs locks of POSIX")
-
-TIMEOUT = 60.0
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path, monkeypatch):
-    """A folder of this test's own: neither the sessions of this machine nor the one around it meet it there."""
-    folder = tmp_path / "state"
-    monkeypatch.setenv(places.VARIABLE, str(folder))
-    monkeypatch.delenv(exclusive.DEPTH, raising=False)
-    return folder
-
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="needs locks of POSIX"),
+    pytest.mark.usefixtures("state"),
+]
 
 # -- among the workers of one run --------------------------------------------------------------------
 
@@ -88,59 +78,30 @@ def test_without_the_mark_they_meet(inner, state):
 
 
 def test_whoever_has_none_has_no_lock(inner, state):
-    source = f"import os, pytest\ndef test():\n    assert {exclusive.DEPTH!r} not in os.environ\n"
+    source = (
+        "import os, pytest\ndef test():\n    assert not os.path.exists(os.environ['COMPILEPOOL_STATE'])\n"
+    )
     inner(source, environment={places.VARIABLE: str(state)}).assert_outcomes(passed=1)
-    assert not state.exists() or not any(state.iterdir())
 
 
-# -- beside another session --------------------------------------------------------------------------
+MOVED = """
+import os, pytest
 
-HOLDER = """
-import pathlib, sys, time
-from pytest_compilepool.exclusive import Exclusive
-lock = Exclusive(60.0)
-with lock.held("test_there.py::test_holder", sys.argv[1] == "alone"):
-    print("held", flush=True)
-    sys.stdin.read()
-lock.close()
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory):
+    os.environ["HOME"] = os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("home"))
 """
 
 
-class Holder:
-    """Another process that holds the lock until it is told."""
-
-    def __init__(self, how: str, state: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, how],
-            env={**os.environ, places.VARIABLE: str(state)},  # `inner` takes it out of ours
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout.readline() == "held\n"
-
-    def let_go(self) -> None:
-        self.process.stdin.close()
-        assert self.process.wait(TIMEOUT) == 0
-
-    def end(self) -> None:
-        self.process.kill()
-        self.process.wait(TIMEOUT)
-        self.process.stdout.close()
-        self.process.stdin.close()
+def test_workers_that_move_their_home_still_meet(inner, tmp_path):
+    environment = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": "", "XDG_STATE_HOME": ""}
+    inner(BESIDE, "-p", "xdist", "-n", "3", conftest=MOVED, environment=environment).assert_outcomes(
+        passed=15
+    )
+    assert not (tmp_path / ".local" / "state" / "compilepool").exists()
 
 
-@pytest.fixture
-def hold(state):
-    made: list[Holder] = []
-
-    def start(how: str) -> Holder:
-        made.append(Holder(how, state))
-        return made[-1]
-
-    yield start
-    for holder in made:
-        holder.end()
+# -- beside another session --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -148,7 +109,7 @@ def hold(state):
     [
         ("shared", True, "is to run alone, and waited 0.3 s (--compilepool-exclusive-timeout) for the tests beside it"),
         ("alone", True, "is to run alone, and waited 0.3 s"),
-        ("alone", False, "waited 0.3 s (--compilepool-exclusive-timeout) for a test that has the machine to itself"),
+        ("alone", False, "was not run: it waited 0.3 s (--compilepool-exclusive-timeout) for a test marked"),
     ],
 )  # fmt: skip
 def test_whoever_waits_for_too_long_is_told_for_whom(hold, theirs, ours, says):
@@ -162,8 +123,7 @@ def test_whoever_waits_for_too_long_is_told_for_whom(hold, theirs, ours, says):
         assert f"pid {holder.process.pid} in test_there.py::test_holder" in str(told.value)
     holder.let_go()
     with lock.held("test_x.py::test_y", ours):
-        assert os.environ[exclusive.DEPTH] == "1"
-    assert exclusive.DEPTH not in os.environ
+        assert lock.lost == ""
     lock.close()
 
 
@@ -175,34 +135,35 @@ def test_whoever_shares_waits_for_nobody_who_shares(hold):
     lock.close()
 
 
-def test_whoever_waits_to_be_alone_is_not_overtaken(hold, state):
-    first = hold("shared")
-    waiting = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, "alone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+LATER = """
+import time
+from pytest_compilepool.exclusive import CannotEnter, Exclusive
+lock, deadline = Exclusive(0.05), time.monotonic() + 60
+while time.monotonic() < deadline:   # until the other one is at the turnstile
     try:
-        lock = Exclusive(0.05)
-        deadline = time.monotonic() + TIMEOUT
-        while True:  # until it is at the turnstile
-            with contextlib.ExitStack() as stack:
-                try:
-                    stack.enter_context(lock.held("test", False))
-                except CannotEnter as told:
-                    said = str(told)
-                    break
-            assert time.monotonic() < deadline, "it has not come to the turnstile"
-        assert f"pid {waiting.pid} " in said
+        with lock.held("test", False):
+            pass
+    except CannotEnter as told:
+        print(told, flush=True)
+        break
+"""
+
+
+def test_whoever_waits_to_be_alone_is_not_overtaken(hold, state):
+    # Three processes beside each other: whoever starts another one is not waited for by it.
+    first = hold("shared")
+    waiting = Holder("alone", state)
+    try:
+        later = subprocess.run(
+            [sys.executable, "-c", LATER], capture_output=True, text=True, timeout=TIMEOUT, check=True
+        )
+        assert f"pid {waiting.process.pid} " in later.stdout
         first.let_go()
-        assert waiting.stdout.readline() == "held\n"
+        waiting.entered()
     finally:
-        waiting.kill()
-        waiting.wait(TIMEOUT)
-        waiting.stdout.close()
-        waiting.stdin.close()
-    with lock.held("test", False):  # and of one that was killed nothing stays
+        waiting.end()
+    with Exclusive(5.0).held("test", False):  # and of one that was killed nothing stays
         pass
-    lock.close()
-    assert not state.exists() or not any(state.iterdir())
 
 
 def test_what_a_holder_has_forked_does_not_hold_it(state):
@@ -210,26 +171,18 @@ def test_what_a_holder_has_forked_does_not_hold_it(state):
         "    print(",
         "    import os\n    if os.fork() == 0:\n        time.sleep(600)\n        os._exit(0)\n    print(",
     )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", source, "alone"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    holder = Holder("alone", state, source)
     try:
-        assert holder.stdout.readline() == "held\n"
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.wait(TIMEOUT)
+        holder.entered()
+        os.kill(holder.process.pid, signal.SIGKILL)
+        holder.process.wait(TIMEOUT)
         lock = Exclusive(5.0)
         with lock.held("test", True):
-            os.killpg(holder.pid, 0)  # its child is there still
+            os.killpg(holder.process.pid, 0)  # its child is there still
         lock.close()
     finally:
-        os.killpg(holder.pid, signal.SIGKILL)
-        holder.wait(TIMEOUT)
-        holder.stdout.close()
-        holder.stdin.close()
+        os.killpg(holder.process.pid, signal.SIGKILL)
+        holder.end()
 
 
 COUNTING = """
@@ -254,18 +207,6 @@ def test_files_that_come_and_go_do_not_let_two_in(tmp_path, state):
 
 
 # -- in a session ------------------------------------------------------------------------------------
-
-ALONE = """
-import os, pytest
-
-@pytest.mark.compilepool_exclusive
-@pytest.mark.timeout(1)
-def test_alone():
-    open("ran", "w").close()
-
-def test_beside():
-    pass
-"""
 
 
 def test_a_test_that_waited_in_vain_fails_and_says_why(inner, hold, state):
@@ -316,21 +257,6 @@ def test_ctrl_c_ends_the_waiting(pytester, hold, monkeypatch):
         session.kill()
     assert session.returncode == 2, output
     assert not Path("ran").exists()
-
-
-def test_a_session_below_one_does_not_wait_for_it(pytester, inner, state):
-    source = """
-    import os, subprocess, sys, pytest
-
-    @pytest.mark.compilepool_exclusive
-    def test_outer(tmp_path):
-        (tmp_path / "test_below.py").write_text(
-            "import os, pytest\\n@pytest.mark.compilepool_exclusive\\ndef test(): assert os.environ['DEPTH'] == '2'\\n"
-        )
-        below = [sys.executable, "-m", "pytest", "-p", "compilepool", str(tmp_path)]
-        subprocess.run(below, check=True, timeout=60)
-    """.replace("DEPTH", exclusive.DEPTH)
-    inner(source, environment={places.VARIABLE: str(state)}).assert_outcomes(passed=1)
 
 
 @pytest.mark.parametrize("mark", ["('because')", "(reason=3)", "(why='x')"])
@@ -409,12 +335,13 @@ def test_a_test_that_closes_what_it_does_not_own(hold, state, tmp_path):
     assert not state.exists() or not any(state.iterdir())
 
 
-@pytest.mark.parametrize("told", ["banana", "-1", "99999999"])
-def test_a_depth_that_is_none(told, monkeypatch, state):
-    monkeypatch.setenv(exclusive.DEPTH, told)
-    lock = Exclusive(1.0)
-    with lock.held("t", True):
-        assert os.environ[exclusive.DEPTH] == "1"
-        assert [path.name for path in state.iterdir()] == ["exclusive-0.lock"]
-    assert os.environ[exclusive.DEPTH] == told
-    lock.close()
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file away")
+def test_a_file_of_another_user(inner, state):
+    state.mkdir(mode=0o700)
+    (state / "exclusive-0.lock").touch(mode=0o600)
+    os.chown(state / "exclusive-0.lock", 65534, 65534)
+    _is_refused(
+        inner,
+        state,
+        f"{state / 'exclusive-0.lock'} is not used: it is not a file that only this user may write",
+    )

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from pytest_compilepool import proctree
+from pytest_compilepool.report.terminal import ERRORS, Summary
 from pytest_compilepool.resources import gpu_names
 
 pytest.importorskip("torch")
@@ -213,7 +214,7 @@ def test_what_every_worker_has_to_say_is_said_once(inner):
     result = inner(GROUPED, "-p", "xdist", "-n", "2", environment=environment)
     told = [line for line in result.outlines if "COMPILEPOOL_STATE" in line]
     assert len(told) == 1
-    assert told[0].startswith("compilepool: gw")
+    assert told[0].startswith("compilepool: gw0, gw1: ")
 
 
 def test_groups_as_xdist_reads_them(inner):
@@ -231,12 +232,13 @@ class Item:
         return next(iter(self.iter_markers(name)), None)
 
 class Config:
-    workerinput = {"workerid": "gw0"}
+    def __init__(self, loadgroup=True, workers=2):
+        self.loadgroup, self.workerinput = loadgroup, {"workerid": "gw0", "workercount": workers}
     def getoption(self, name, default=None):
-        return name == "loadgroup"
+        return name == "loadgroup" and self.loadgroup
 
-def told(*items):
-    return bool(xdist.not_grouped(Config(), list(items)))
+def told(*items, **config):
+    return bool(xdist.not_grouped(Config(**config), list(items)))
 """
     source = """
 import pytest
@@ -251,7 +253,23 @@ def test_it():
     assert not told(Item("test.py::a@one_two", group("two"), group(name="one")))
     assert not told(Item("test.py::a@default", group()))
     assert told(Item("test.py::a", group("one")))
+    assert not told(Item("test.py::a", group("one")), workers=1)
+    assert not told(Item("test.py::a", group("one")), loadgroup=False)
     assert told(Item("test.py::a[x@one_two]", group("one")))
     assert told(Item("test.py::a@one", group("one")), Item("test.py::b", group("one")))
 """
     inner(source, conftest=conftest).assert_outcomes(passed=1)
+
+
+def test_what_a_worker_says_is_bounded_and_has_its_name():
+    summary = Summary()
+    summary.told_by("gw0", {ERRORS: ["a", "x" * 100_000, "/a/b/c is not used"]})
+    summary.told_by("gw1", {ERRORS: ["a", "/a/b"]})
+    summary.told_by("gw2", None)
+    summary.told_by("gw3", {ERRORS: 7})
+    assert summary.of_workers == {
+        "a": ["gw0", "gw1"],
+        "x" * 4096: ["gw0"],
+        "/a/b/c is not used": ["gw0"],
+        "/a/b": ["gw1"],
+    }
