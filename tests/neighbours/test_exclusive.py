@@ -84,6 +84,24 @@ def test_whoever_has_none_has_no_lock(inner, state):
     inner(source, environment={places.VARIABLE: str(state)}).assert_outcomes(passed=1)
 
 
+MARKED = """
+import pytest
+from pytest_compilepool.keys import ROOM
+
+@pytest.mark.compilepool_exclusive
+class TestIt:
+    def test_it(self, request):
+        assert request.node.stash[ROOM] is True
+
+def test_it(request):
+    assert request.node.stash[ROOM] is False
+"""
+
+
+def test_the_mark_of_a_class_counts(inner, state):
+    inner(MARKED, environment={places.VARIABLE: str(state)}).assert_outcomes(passed=2)
+
+
 MOVED = """
 import os, pytest
 

@@ -41,13 +41,24 @@ def test_whoever_has_waited_in_vain_does_not_wait_for_the_same_again(hold):
     lock.close()
 
 
+GIVES_UP = """
+import sys
+from pytest_compilepool.exclusive import CannotEnter, Exclusive
+lock = Exclusive(0.2)
+try:
+    with lock.held("test", True):
+        pass
+except CannotEnter:
+    print("held", flush=True)   # in vain
+sys.stdin.read()
+lock.close()
+"""
+
+
 def test_whoever_gives_up_is_in_nobodys_way(hold):
     hold("shared")
-    lock = Exclusive(0.2)
-    with pytest.raises(CannotEnter), lock.held("test", True):
-        pass
+    hold("alone", GIVES_UP)
     hold("shared")
-    lock.close()
 
 
 @on_linux
