@@ -111,9 +111,16 @@ def home(tmp_path_factory):
 """
 
 
-def test_workers_that_move_their_home_still_meet(inner, tmp_path):
+MOVED_AT_IMPORT = """
+import os
+os.environ["HOME"] = os.environ["XDG_STATE_HOME"] = os.path.abspath(os.environ.get("PYTEST_XDIST_WORKER", "controller"))
+"""
+
+
+@pytest.mark.parametrize("conftest", [MOVED, MOVED_AT_IMPORT])
+def test_workers_that_move_their_home_still_meet(inner, tmp_path, conftest):
     environment = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": "", "XDG_STATE_HOME": ""}
-    inner(BESIDE, "-p", "xdist", "-n", "3", conftest=MOVED, environment=environment).assert_outcomes(
+    inner(BESIDE, "-p", "xdist", "-n", "3", conftest=conftest, environment=environment).assert_outcomes(
         passed=15
     )
     assert not (tmp_path / ".local" / "state" / "compilepool").exists()
