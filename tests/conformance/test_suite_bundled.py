@@ -89,12 +89,12 @@ GROUPS = sorted({one.id.partition(".")[0] for one in MUTANTS})
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_mutants_are_noticed(group, request):
-    """Several at the same time, which is what `compilepool mutants -n 3 --group GROUP` does: mostly they wait."""
+    """Several at the same time, which is what `compilepool mutants -n 5 --group GROUP` does: mostly they wait."""
     chosen = [one for one in MUTANTS if one.id.startswith(f"{group}.")]
     if any(one.requirements == subjects.DEFAULT for one in chosen):
         request.getfixturevalue("pool_here")
     # Those of kernels do not wait: they compile.
-    at_once = 2 if group == "kernels" else 3
+    at_once = 2 if group == "kernels" else 5
     results = try_all(chosen, FEATURES, WHERE, at_once, lambda result: None)
     bad = [_told(result) for result in results if result.tried and not result.good]
     assert not bad, "\n".join(bad)

@@ -52,10 +52,11 @@ class Ending:
 
 @dataclass
 class Outcome:
-    """What was seen. status: None where it had to be killed; took: seconds from the ending to the end of the process;
-    clean: seconds from there until nothing was left; left, shared, folders: what still was after CLEAN_WITHIN; kills: of
+    """What was seen. there: whether the test had its pool when it ended; status: None where it had to be killed; took:
+    seconds from the ending to the end of the process; clean: seconds from there until nothing was left; left, shared, folders: what still was after CLEAN_WITHIN; kills: of
     workers, by the kernel, for their memory."""
 
+    there: bool
     status: int | None
     took: float
     clean: float
@@ -81,6 +82,9 @@ def _twice(process: subprocess.Popen[bytes]) -> None:
         _to_the_group(process)
 
 
+# Of the test alone: with its fixtures the time would be up before there is a pool.
+TIMEOUT = ("-p", "pytest_timeout", "--timeout=2", "-o", "timeout_func_only=true")
+
 ENDINGS = {
     one.name: one
     for one in (
@@ -97,14 +101,12 @@ ENDINGS = {
         Ending("os._exit", 3, 1, record=True),
         Ending("worker-killed", 0, 0),
         Ending("worker-out-of-memory", 0, 0, cgroup=True),
-        Ending(
-            "timeout-signal", 1, 1, options=("-p", "pytest_timeout", "--timeout=2", "--timeout-method=signal")
-        ),
+        Ending("timeout-signal", 1, 1, options=(*TIMEOUT, "--timeout-method=signal")),
         Ending(
             "timeout-thread",
             1,
             1,
-            options=("-p", "pytest_timeout", "--timeout=2", "--timeout-method=thread"),
+            options=(*TIMEOUT, "--timeout-method=thread"),
             record=True,
         ),
         # Only the controller hears of it; it gives its workers ten seconds, and this one does not go.
@@ -276,6 +278,7 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
                 kills = limit.kills
     state = folder / "state"
     return Outcome(
+        there,
         status,
         round(took, 2),
         round(clean, 2),

@@ -33,6 +33,7 @@ def main(names: list[str]) -> None:
                 finally:
                     shutil.rmtree(folder, ignore_errors=True)
                 left = len(seen.left) + len(seen.shared) + len(seen.folders)
+                assert seen.there, seen.output
                 told = "went down in test_ending.py::test_that_ends_it" in seen.output
                 record = told or any("ends_it" in (one.running or "") for one in seen.records)
                 kept = "kept" if record else "not needed" if not ENDINGS[name].record else "LOST"

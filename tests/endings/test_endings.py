@@ -45,6 +45,7 @@ def test_ending(tmp_path, name, xdist, pool):
     if ending.cgroup and (why := memory_limit.writable()):
         pytest.skip(f"no worker can be killed for its memory: {why}")
     seen = play(ending, xdist, pool, tmp_path)
+    assert seen.there, f"the test did not get as far as to its end:\n{seen.output[-3000:]}"
     assert seen.status is not None, (
         f"it had not ended {ending.within:g} s after {name}:\n{seen.output[-3000:]}"
     )
