@@ -53,8 +53,8 @@ class Ending:
 @dataclass
 class Outcome:
     """What was seen. there: whether the test had its pool when it ended; status: None where it had to be killed; took:
-    seconds from the ending to the end of the process; clean: seconds from there until nothing was left; left, shared, folders: what still was after CLEAN_WITHIN; kills: of
-    workers, by the kernel, for their memory."""
+    seconds from the ending to the end of the process; clean: seconds from there until nothing was left; left, shared,
+    folders: what still was after CLEAN_WITHIN; kills: of workers, by the kernel, for their memory."""
 
     there: bool
     status: int | None
