@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from pytest_compilepool import places, proctree, sessionrecord
-from pytest_compilepool.genuine import getpid, monotonic, sleep
+from pytest_compilepool.genuine import Genuine
 
 try:
     import fcntl
@@ -28,12 +28,15 @@ except ImportError:  # Windows, where there is no pool of processes to share
 NAME = "exclusive-{}.lock"
 """By the depth of a session: 0, or 1 where it was started by a test that holds the lock of depth 0, and so on."""
 
-_TURNSTILE, _ROOM, _WAITING = 0, 1, 2
+_TURNSTILE, _ROOM, _WAITING, _PROBE = 0, 1, 2, 3
 _LOOK_AGAIN = 0.02  # seconds: who blocks on a lock is woken by it, but cannot have a bound
 _AFTER_YOU = 3 * _LOOK_AGAIN
 _TELL = 5.0  # seconds of waiting after which somebody may wonder
-_ROUNDS = 50  # in which a folder that others remove is made again
+_ROUNDS = 50  # in which a folder or file that others remove is made again
+_LOOKS = 3  # at /proc/locks, which the kernel writes page by page: a line may be missing from one of them
+_AGAIN_IN_VAIN = 10.0  # seconds that are waited for those for whom a test before has waited in vain
 _LONGEST = 4096  # bytes of what a holder says of itself
+_LONGEST_TEST = 500
 
 _held_here: set[Path] = set()
 """Files whose locks this process has, through whichever session: a session within a session must not free them."""
@@ -68,23 +71,28 @@ class Exclusive:
         self._path: Path | None = None
         self._handle = -1
         self._identity = (0, 0)
-        self._owner = getpid()
+        self._device = ""
+        self._owner = Genuine.getpid()
         self._holds: tuple[int, ...] = ()
         self._came_out = False
         self._in_vain: list[str] = []
-        self._seen = False
 
     @contextlib.contextmanager
     def held(self, test: str, alone: bool) -> Iterator[None]:
         """Run a test with the machine to itself, or with others that share it.
 
-        test: its node id. Raises CannotEnter and NoLock.
+        test: its node id. Raises CannotEnter and NoLock. A fork of the session, and a test within a test, take no part.
         """
+        if Genuine.getpid() != self._owner or self._holds:
+            yield
+            return
         self._enter(test, alone)
         try:
             yield
         finally:
-            if getpid() == self._owner:  # a fork that a test has made has no lock, and may come by here
+            if (
+                Genuine.getpid() == self._owner
+            ):  # a fork that a test has made has no lock, and may come by here
                 self._leave()
 
     @property
@@ -93,22 +101,23 @@ class Exclusive:
 
         A test that closes a descriptor of the file, or removes it, lets others in.
         """
-        if not self._holds or not self._seen or getpid() != self._owner:
+        if not self._holds or Genuine.getpid() != self._owner:
             return ""
+        beside = "so tests may have run side by side of which one is to run alone"
         if not self._is_there():
-            return f"{self._path} was closed or removed while it was locked, so others may have run beside this test"
-        lockers = self._lockers()
-        if lockers is not None and self._owner not in lockers:
-            return f"a descriptor of {self._path} was closed, which ended its lock, so others may have run beside this test"
+            return f"{self._path} was closed or removed while it was locked, {beside}"
+        # Where we could not see our own lock when we had it we cannot see that it is gone.
+        if self._device and not any(self._owner in self._lockers() for _ in range(_LOOKS)):
+            return f"a descriptor of {self._path} was closed, which ended its lock, {beside}"
         return ""
 
     def close(self) -> None:
         """Let go of the file; the last one removes it. Raises nothing."""
-        if getpid() != self._owner or self._holds:
+        if Genuine.getpid() != self._owner or self._holds:
             return
         with contextlib.suppress(OSError):
             if self._is_mine():
-                remove_if_free(self._handle, self._path)
+                remove_if_free(self._handle, self._path, self._environ)
         self._let_go()
 
     # -- coming and going ----------------------------------------------------------------------------
@@ -120,20 +129,28 @@ class Exclusive:
         try:
             wait = _Wait(self, test, alone)
             if self._came_out and self._somebody_waits():
-                sleep(_AFTER_YOU)
-            self._through(kind, wait)
-            while not self._try(kind, _ROOM):
-                wait.a_moment()
+                Genuine.sleep(_AFTER_YOU)
+            for again in range(_ROUNDS, -1, -1):
+                self._open()
+                while not self._try(kind, _TURNSTILE):
+                    wait.a_moment()
+                while not self._try(kind, _ROOM):
+                    wait.a_moment()
+                if self._is_there():
+                    break
+                # Whoever closed last has just removed the one that was open.
+                self._let_go()
+                if not again:
+                    raise OSError(f"{self._path} is removed again and again")
+                Genuine.sleep(_LOOK_AGAIN / 10)
             if alone:
-                self._say({"pid": self._owner, "test": test})
+                self._say({"pid": self._owner, "test": test[:_LONGEST_TEST]})
                 self._holds = (_TURNSTILE, _ROOM)
             else:
                 self._free(_TURNSTILE)
                 self._holds = (_ROOM,)
             self._free(_WAITING)
             self._in_vain = []
-            # Where /proc is of another pid namespace nobody can be told by his pid.
-            self._seen = self._owner in (self._lockers() or ())
         except OSError as error:
             self._leave()
             raise NoLock(f"{test} cannot have the machine to itself: {error}") from None
@@ -154,16 +171,6 @@ class Exclusive:
             if self._is_mine():
                 self._free(_ROOM, _TURNSTILE, _WAITING)
 
-    def _through(self, kind: int, wait: _Wait) -> None:
-        """The turnstile of the file that is there now: whoever closed last may just have removed the one that is open."""
-        while True:
-            self._open()
-            while not self._try(kind, _TURNSTILE):
-                wait.a_moment()
-            if self._is_there():
-                return
-            self._let_go()
-
     # -- the file ------------------------------------------------------------------------------------
 
     def _open(self) -> None:
@@ -178,7 +185,7 @@ class Exclusive:
             if self._path not in _held_here:
                 self._opened(self._path)
                 # Whoever has started this session waits for it: nothing is to be waited for from him.
-                if not above & set(self._lockers() or ()):
+                if not above & set(self._lockers()):
                     return
                 self._let_go()
             depth += 1
@@ -193,10 +200,11 @@ class Exclusive:
             except places.NotThere:  # whoever was the last has just removed the folder
                 if not again:
                     raise
-                sleep(_LOOK_AGAIN)
+                Genuine.sleep(_LOOK_AGAIN)
                 self._folder()
             else:
                 self._identity = _identity(os.fstat(self._handle))
+                self._device = self._seen_device()
                 return
 
     def _is_there(self) -> bool:
@@ -248,44 +256,67 @@ class Exclusive:
     # -- who has it ----------------------------------------------------------------------------------
 
     def holders(self) -> list[str]:
-        """Each process that has the lock, with its test where that is known."""
+        """Each process that has the lock, with its test where that is known. Where nobody can be seen, who says so."""
         assert self._path is not None
+        told = self._told()
+        pids = self._lockers() if self._device else [told[0]] if told else []
         tests: dict[int, str] = {}
         for record in sessionrecord.records(self._path.parent):
-            with contextlib.suppress(OSError):
-                account = sessionrecord.read_account(record)
-                if account.running and account.owner.is_alive:
-                    tests[account.owner.pid] = account.running
-        told = self._told()
+            pid = record.name.partition("-")[0]
+            if pid.isdecimal() and int(pid) in pids:  # others may be long, and many
+                with contextlib.suppress(OSError):
+                    account = sessionrecord.read_account(record)
+                    if account.running and account.owner.is_alive:
+                        tests[account.owner.pid] = account.running
         if told is not None:
             tests[told[0]] = told[1]
-        return [_described(pid, tests.get(pid, "")) for pid in self._lockers() or () if pid != self._owner]
+        return [_described(pid, tests.get(pid, "")) for pid in pids if pid != self._owner]
 
     def _told(self) -> tuple[int, str] | None:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             who = json.loads(os.pread(self._handle, _LONGEST, 0))
             if isinstance(who, dict) and type(who.get("pid")) is int and isinstance(who.get("test"), str):
                 return who["pid"], who["test"]
         return None
 
-    def _lockers(self) -> list[int] | None:
-        """By what Linux tells of its locks (proc_locks(5)), without those who only wait; None elsewhere.
+    def _lockers(self) -> list[int]:
+        """Who has the lock, without those who only wait. Processes of another pid namespace have no pid here."""
+        return sorted(
+            {
+                pid
+                for _ in range(_LOOKS)
+                for pid, device, first in self._lines()
+                if device == self._device and first <= _ROOM
+            }
+        )
 
-        Processes of another pid namespace have no pid here.
-        """
-        inode = str(self._identity[1])
-        found = set()
+    def _seen_device(self) -> str:
+        """As the kernel writes it in our own line, which on some file systems is not what stat says; "" if there is none."""
+        if not self._try(fcntl.LOCK_SH, _PROBE):
+            return ""
+        try:
+            for _ in range(_LOOKS):
+                for pid, device, first in self._lines():
+                    if pid == self._owner and first == _PROBE:
+                        return device
+            return ""
+        finally:
+            self._free(_PROBE)
+
+    def _lines(self) -> list[tuple[int, str, int]]:
+        """Pid, device and first byte of each lock on a file of this inode number, by proc_locks(5); none but on Linux."""
         try:
             lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
         except OSError:
-            return None
+            return []
+        found = []
         for words in map(str.split, lines):
             # 1: POSIX ADVISORY WRITE 4711 fd:01:262165 0 0
-            if len(words) == 8 and words[1] == "POSIX" and words[5].rpartition(":")[2] == inode:
-                first = int(words[6]) if words[6].isdecimal() else 0
-                if first <= _ROOM and words[4].isdecimal() and words[4] != "0":
-                    found.add(int(words[4]))
-        return sorted(found)
+            if len(words) == 8 and words[1] == "POSIX" and words[4].isdecimal() and words[6].isdecimal():
+                device, _, inode = words[5].rpartition(":")
+                if inode == str(self._identity[1]):
+                    found.append((int(words[4]), device, int(words[6])))
+        return found
 
 
 class _Wait:
@@ -295,39 +326,42 @@ class _Wait:
         self._lock = lock
         self._test = test
         self._alone = alone
-        self._began = self._since = monotonic()
+        self._began = self._since = Genuine.monotonic()
+        self._limit = lock._timeout
         self._looked: float | None = None
         self._seen: list[str] = []
         self._told = False
 
     def a_moment(self) -> None:
         """Look again in a moment. Raises CannotEnter."""
-        lock, now = self._lock, monotonic()
+        lock, now = self._lock, Genuine.monotonic()
         lock._try(fcntl.LOCK_SH, _WAITING)
-        if self._looked is None or now - self._looked > min(1.0, lock._timeout / 4):
+        if self._looked is None or now - self._looked > min(1.0, self._limit / 4):
             self._looked, holders = now, lock.holders()
             if holders != self._seen:
-                self._seen, self._since = holders, now
-            if holders and holders == lock._in_vain:  # the last test has waited for just these already
-                raise CannotEnter(self._why_not())
-        if now - self._since > lock._timeout:
+                self._seen, self._since, self._limit = holders, now, lock._timeout
+                if holders == lock._in_vain:
+                    self._limit = min(self._limit, _AGAIN_IN_VAIN)
+        if now - self._since > self._limit:
             lock._in_vain = self._seen
             raise CannotEnter(self._why_not())
         if now - self._began > _TELL and not self._told:
             self._told = True
             lock._tell(f"{self._test} waits for {self._whom()}")
-        sleep(_LOOK_AGAIN)
+        Genuine.sleep(_LOOK_AGAIN)
 
     def _whom(self) -> str:
         who = "; ".join(self._seen) or "nobody that can be seen from here"
         if self._alone:
-            return f"the tests beside it to end; still running: {who}"
-        return f"a test marked compilepool_exclusive, which runs alone, to end; holding the lock: {who}"
+            return f"the tests beside it to end: {who}"
+        return f"a test marked compilepool_exclusive, which runs alone, to end: {who}"
 
     def _why_not(self) -> str:
-        waited = f"waited {self._lock._timeout:g} s (--compilepool-exclusive-timeout) for {self._whom()}"
+        option = "--compilepool-exclusive-timeout"
+        if self._limit < self._lock._timeout:
+            option = f"{option} is {self._lock._timeout:g}, and a test before this one has waited for the same in vain"
         what = "is to run alone, and" if self._alone else "was not run: it"
-        return f"{self._test} {what} {waited}"
+        return f"{self._test} {what} waited {self._limit:g} s ({option}) for {self._whom()}"
 
 
 def sweep(folder: Path) -> None:
@@ -343,13 +377,16 @@ def sweep(folder: Path) -> None:
                 os.close(handle)
 
 
-def remove_if_free(handle: int, path: Path | None) -> None:
-    """Remove the file, and its folder if nothing else is in it, where no process has a lock on it. Raises OSError."""
+def remove_if_free(handle: int, path: Path | None, environ: Mapping[str, str] | None = None) -> None:
+    """Remove the file, and its folder if nothing else is in it, where no process has a lock on it. Raises OSError.
+
+    environ: see `places.own_folder`.
+    """
     # First the locks, then the look: between them somebody could remove it, and somebody else make it anew.
     free = all(_lock(handle, fcntl.LOCK_EX, byte) for byte in (_TURNSTILE, _ROOM, _WAITING))
     if free and path is not None and _identity(os.lstat(path)) == _identity(os.fstat(handle)):
         os.unlink(path)
-        sessionrecord.remove_if_empty(path.parent)
+        sessionrecord.remove_if_empty(path.parent, environ)
 
 
 def _lock(handle: int, kind: int, byte: int) -> bool:
@@ -367,4 +404,4 @@ def _identity(seen: os.stat_result) -> tuple[int, int]:
 def _described(pid: int, test: str) -> str:
     if test:
         return f"pid {pid} in {test}"
-    return f"pid {pid} ({' '.join(proctree.command(pid))[:120] or 'gone meanwhile'})"
+    return f"pid {pid} ({' '.join(' '.join(proctree.command(pid)).split())[:120] or 'gone meanwhile'})"

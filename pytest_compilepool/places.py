@@ -103,9 +103,13 @@ def _runtime_folder(environ: Mapping[str, str]) -> Path | None:
         return None
 
 
-def remove_if_empty(folder: Path) -> None:
-    """The last one leaves no empty folder of ours; one that COMPILEPOOL_STATE names stays. Raises OSError."""
-    if os.environ.get(VARIABLE, "").strip() != str(folder):
+def remove_if_empty(folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    """The last one leaves no empty folder of ours; one that COMPILEPOOL_STATE names stays. Raises OSError.
+
+    environ: `os.environ` if None.
+    """
+    named = (os.environ if environ is None else environ).get(VARIABLE, "").strip()
+    if not named or Path(named) != folder:
         folder.rmdir()
 
 

@@ -54,7 +54,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    Session.of(node.config).run_of_workers = str(node.workerinput.get("testrunuid", ""))
+    Session.of(node.config).worker_starts(node.workerinput)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -34,6 +34,8 @@ class Room:
 
     def collected(self, items: Sequence[pytest.Item], environ: Mapping[str, str]) -> None:
         """What is going to be run; every worker of xdist is told all of it. environ: of which the folder is taken."""
+        self.close()
+        self._lock = None
         if any(item.get_closest_marker(EXCLUSIVE) for item in items):
             from pytest_compilepool.exclusive import Exclusive
 
@@ -42,7 +44,7 @@ class Room:
     @contextlib.contextmanager
     def around(self, item: pytest.Item) -> Iterator[None]:
         """Around all of a test, its reruns too: it waits here until nobody runs who wants to be alone, or nobody at all."""
-        if self._lock is None or will_be_skipped(item):
+        if self._lock is None or REFUSED in item.stash or will_be_skipped(item):
             yield
             return
         from pytest_compilepool.exclusive import CannotEnter, NoLock
@@ -56,7 +58,14 @@ class Room:
                     item.stash[REFUSED] = sendable(str(error))
             else:
                 item.stash[ROOM] = alone
-            yield
+            try:
+                yield
+            finally:
+                # Of this time: whoever runs it again asks again.
+                if REFUSED in item.stash:
+                    del item.stash[REFUSED]
+                if ROOM in item.stash:
+                    del item.stash[ROOM]
 
     def verdict(self, item: pytest.Item) -> str:
         """At the end of its teardown: why the test was not alone, though it should have been, or ""."""
@@ -75,5 +84,6 @@ class Room:
     def _tell(self, text: str) -> None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:  # a worker of xdist has none
-            reporter.ensure_newline()
-            reporter.write_line(f"compilepool: {text}")
+            with contextlib.suppress(OSError):
+                reporter.ensure_newline()
+                reporter.write_line(f"compilepool: {text}")

@@ -21,7 +21,14 @@ from pytest_compilepool.room import Room
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
 from pytest_compilepool.sessionguard import SessionGuard
 from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
-from pytest_compilepool.xdist import not_grouped, sharers, told_to_controller, worker_names
+from pytest_compilepool.xdist import (
+    not_grouped,
+    sharers,
+    started_with_of_run,
+    tell_worker,
+    told_to_controller,
+    worker_names,
+)
 
 # Whoever uses nothing of this plugin pays for nothing of it: the rooms below are entered on first use.
 if TYPE_CHECKING:
@@ -161,6 +168,11 @@ class Session:
                 self._become_worker(worker_names(self.config)[0])
                 self.guard.start()  # also if its controller ends while it makes its first pool
 
+    def worker_starts(self, workerinput: dict[str, Any]) -> None:
+        """In the controller: xdist is about to start a worker, which is given this."""
+        self.run_of_workers = str(workerinput.get("testrunuid", ""))
+        tell_worker(workerinput, self.started_with)
+
     def _become_worker(self, name: str) -> None:
         """What each worker of xdist has for itself. name: xdist's, such as "gw0"."""
         from pytest_compilepool import xdist
@@ -193,7 +205,7 @@ class Session:
 
     def collection_finished(self, items: list[pytest.Item]) -> None:
         """What is left to be run, in its order."""
-        self.room.collected(items, self.started_with)
+        self.room.collected(items, started_with_of_run(self.config) or self.started_with)
         self.summary.errors += not_grouped(self.config, items)
 
     def _select_features(self, items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,11 +213,14 @@ def records(folder: Path) -> list[Path]:
         return []
 
 
-def remove_if_empty(folder: Path) -> None:
-    """The last one leaves no empty folders. folder: the one that holds that of the records. Raises OSError otherwise."""
+def remove_if_empty(folder: Path, environ: Mapping[str, str] | None = None) -> None:
+    """The last one leaves no empty folders. folder: the one that holds that of the records. Raises OSError otherwise.
+
+    environ: see `places.remove_if_empty`.
+    """
     with contextlib.suppress(FileNotFoundError):
         (folder / FOLDER).rmdir()
-    places.remove_if_empty(folder)
+    places.remove_if_empty(folder, environ)
 
 
 def prune(folder: Path, keep: int = 100) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,24 @@ def sharers(config: pytest.Config) -> int:
     if told is None:
         told = len(config.getoption("tx", None) or ())
     return max(1, int(told))
+
+
+_STARTED_WITH = "compilepool_started_with"
+
+
+def tell_worker(workerinput: dict[str, Any], started_with: Mapping[str, str]) -> None:
+    """Of what the run was started with, what decides where its files are: a conftest.py may have changed it meanwhile."""
+    names = ("COMPILEPOOL_STATE", "XDG_RUNTIME_DIR", "XDG_STATE_HOME", "HOME")
+    # Their bytes: a name of a file may be no text.
+    workerinput[_STARTED_WITH] = {
+        name: os.fsencode(started_with[name]) for name in names if name in started_with
+    }
+
+
+def started_with_of_run(config: pytest.Config) -> dict[str, str]:
+    """In a worker, what its controller has told it so; else nothing."""
+    told = getattr(config, "workerinput", {}).get(_STARTED_WITH)
+    return {name: os.fsdecode(value) for name, value in told.items()} if isinstance(told, dict) else {}
 
 
 def own_caches(worker: str) -> dict[str, str]:

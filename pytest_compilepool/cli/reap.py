@@ -197,7 +197,7 @@ def as_text(found: Survey) -> list[str]:
     if found.others:
         pids = ", ".join(map(str, found.others))
         lines.append(f"not this user's, and left alone: workers of pools without a parent, pid {pids}")
-    lines += found.refused
+    lines += map(_printable, found.refused)
     if found.living:
         lines.append(f"{counted(found.living, 'session is', 'sessions are')} running, and left alone")
     if found.foreign:

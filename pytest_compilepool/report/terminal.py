@@ -113,7 +113,8 @@ def write_summary(reporter: pytest.TerminalReporter, summary: Summary) -> None:
     for text in summary.errors:
         reporter.write_line(f"compilepool: {text}", yellow=True)
     for text, workers in summary.of_workers.items():
-        reporter.write_line(f"compilepool: {', '.join(sorted(workers))}: {text}", yellow=True)
+        names = ", ".join(sorted(workers, key=lambda name: (len(name), name)))
+        reporter.write_line(f"compilepool: {names}: {text}", yellow=True)
     for text in summary.at_the_end:
         reporter.write_line("left at the end of the session:", red=True)
         reporter.write_line(_indented(text))

@@ -145,10 +145,14 @@ def test_what_is_too_large_is_not_read(tmp_path):
         places.read(tmp_path / "x")
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_a_folder_that_somebody_has_named_stays(tmp_path, monkeypatch, named):
+@pytest.mark.parametrize(
+    ("named", "stays"),
+    [("state", True), ("state/", True), ("./state", True), ("another", False), ("", False)],
+)
+def test_a_folder_that_somebody_has_named_stays(tmp_path, monkeypatch, named, stays):
     folder = tmp_path / "state"
-    monkeypatch.setenv(places.VARIABLE, str(folder if named else tmp_path / "another"))
-    folder.mkdir(mode=0o700)
-    places.remove_if_empty(folder)
-    assert folder.exists() is named
+    monkeypatch.setenv(places.VARIABLE, named and f"{tmp_path}/{named}")
+    for environ in (None, dict(os.environ)):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        places.remove_if_empty(folder, environ)
+        assert folder.exists() is stays

@@ -126,6 +126,24 @@ def test_workers_that_move_their_home_still_meet(inner, tmp_path, conftest):
     assert not (tmp_path / ".local" / "state" / "compilepool").exists()
 
 
+STATE_MOVED = """
+import os
+os.environ["COMPILEPOOL_STATE"] = os.path.abspath("moved-" + os.environ.get("PYTEST_XDIST_WORKER", "controller"))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-p", "xdist", "-n", "1"]])
+def test_the_folder_is_that_of_the_start(inner, state, options):
+    source = f"""
+import os, pytest
+@pytest.mark.compilepool_exclusive
+def test_it():
+    assert "exclusive-0.lock" in os.listdir({str(state)!r})
+"""
+    result = inner(source, *options, conftest=STATE_MOVED, environment={places.VARIABLE: str(state)})
+    result.assert_outcomes(passed=1)
+
+
 # -- beside another session --------------------------------------------------------------------------
 
 
@@ -239,7 +257,7 @@ def test_a_test_that_waited_in_vain_fails_and_says_why(inner, hold, state):
     result = inner(ALONE, "--compilepool-exclusive-timeout=0.5", environment={places.VARIABLE: str(state)})
     result.assert_outcomes(errors=1, passed=1)
     result.stdout.fnmatch_lines(
-        ["*test_inner.py::test_alone is to run alone, and waited 0.5 s *still running: pid *"]
+        ["*test_inner.py::test_alone is to run alone, and waited 0.5 s * the tests beside it to end: pid *"]
     )
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
@@ -335,7 +353,7 @@ def test_who_holds_it_is_not_believed_blindly(hold, state):
     (state / "exclusive-0.lock").write_text('{"pid": ["x"], "test": 3}')
     lock = Exclusive(0.1)
     with (
-        pytest.raises(CannotEnter, match=f"still running: pid {holder.process.pid} \\("),
+        pytest.raises(CannotEnter, match=f"the tests beside it to end: pid {holder.process.pid} \\("),
         lock.held("t", True),
     ):
         pass

@@ -27,13 +27,20 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells 
 
 
 @on_linux
-def test_whoever_has_waited_in_vain_does_not_wait_for_the_same_again(hold):
+def test_whoever_has_waited_in_vain_waits_less_for_the_same(hold, monkeypatch):
+    monkeypatch.setattr(exclusive, "_AGAIN_IN_VAIN", 0.1)
     holder = hold("alone")
     lock = Exclusive(1.0)
-    for least, most in ((1.0, TIMEOUT), (0.0, 0.8), (0.0, 0.8)):
+    waited = "waited 1 s (--compilepool-exclusive-timeout) for"
+    again = "waited 0.1 s (--compilepool-exclusive-timeout is 1, and a test before this one has waited for the same in vain)"
+    for least, most, says in ((1.0, TIMEOUT, waited), (0.1, 0.8, again), (0.1, 0.8, again)):
         began = time.monotonic()
-        with pytest.raises(CannotEnter, match=f"pid {holder.process.pid} in"), lock.held("test", False):
+        with (
+            pytest.raises(CannotEnter, match=f"pid {holder.process.pid} in") as told,
+            lock.held("test", False),
+        ):
             pass
+        assert says in str(told.value)
         assert least <= time.monotonic() - began < most
     holder.let_go()
     with lock.held("test", False):
@@ -101,7 +108,7 @@ def test_the_limit_begins_anew_when_somebody_goes(monkeypatch):
         while time.monotonic() - began < TIMEOUT:
             wait.a_moment()
 
-    with pytest.raises(CannotEnter, match="holding the lock: l"):
+    with pytest.raises(CannotEnter, match="runs alone, to end: l"):
         be_patient()
     assert time.monotonic() - began > 3 * lock._timeout
     assert len(lock.told) == 1
@@ -148,7 +155,7 @@ def test_somebody_who_wonders_is_told(inner, hold, state):
     result = inner(ALONE, "--compilepool-exclusive-timeout=1", conftest=conftest, environment=environment)
     result.assert_outcomes(errors=2)
     result.stdout.fnmatch_lines(
-        ["compilepool: test_inner.py::test_alone waits for the tests beside it to end; still *"]
+        ["compilepool: test_inner.py::test_alone waits for the tests beside it to end: *"]
     )
     assert not Path("beside").exists()
     assert not Path("ran").exists()
@@ -170,13 +177,38 @@ def test_skipif():
 @pytest.mark.skip
 def test_shared():
     pass
+
+@pytest.mark.skipif(condition=True, reason="no")
+def test_by_name():
+    pass
 """
 
 
 def test_what_is_skipped_waits_for_nobody(inner, hold, state):
     hold("alone")
     environment = {places.VARIABLE: str(state)}
-    inner(SKIPPED, "--compilepool-exclusive-timeout=0.5", environment=environment).assert_outcomes(skipped=3)
+    inner(SKIPPED, "--compilepool-exclusive-timeout=0.5", environment=environment).assert_outcomes(skipped=4)
+
+
+UNCLEAR = """
+import pytest
+
+class Unclear:
+    def __bool__(self):
+        raise ValueError("ambiguous")
+
+@pytest.mark.skipif(Unclear(), reason="no")
+def test_unclear():
+    pass
+
+@pytest.mark.compilepool_exclusive
+def test_alone():
+    pass
+"""
+
+
+def test_a_condition_that_cannot_be_told_is_its_tests_affair(inner, state):
+    inner(UNCLEAR, environment={places.VARIABLE: str(state)}).assert_outcomes(passed=1, errors=1)
 
 
 # -- sessions below others ---------------------------------------------------------------------------
@@ -252,7 +284,82 @@ def test_last():
 def test_a_test_that_loses_the_lock_fails(inner, state, how):
     result = inner(LOST.replace("HOW", how), environment={places.VARIABLE: str(state)})
     result.assert_outcomes(passed=3, errors=1)
-    result.stdout.fnmatch_lines(["*so others may have run beside this test"])
+    result.stdout.fnmatch_lines(["*so tests may have run side by side of which one is to run alone"])
+
+
+def test_a_test_within_a_test_does_not_free_the_lock_of_the_other():
+    lock = Exclusive(1.0)
+    with lock.held("outer", True):
+        with lock.held("inner", False):
+            assert lock.lost == ""
+        assert lock.lost == ""
+        assert lock._holds
+    lock.close()
+
+
+def test_a_fork_of_the_session_takes_no_part():
+    lock = Exclusive(1.0)
+    reading, writing = os.pipe()
+    asking, telling = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with lock.held("test", True):
+            os.write(writing, b"in")
+            os.read(asking, 1)
+        os._exit(0)
+    try:
+        assert os.read(reading, 2) == b"in"
+        with lock.held("test", True):
+            pass
+    finally:
+        os.write(telling, b"x")
+        os.waitpid(pid, 0)
+        for fd in (reading, writing, asking, telling):
+            os.close(fd)
+    lock.close()
+
+
+def test_without_the_kernels_list_a_holder_is_named_by_what_it_says(hold, monkeypatch):
+    holder = hold("alone")
+    monkeypatch.setattr(Exclusive, "_lines", lambda self: [])
+    lock = Exclusive(0.2)
+    with (
+        pytest.raises(CannotEnter, match=f"pid {holder.process.pid} in test_there.py"),
+        lock.held("t", False),
+    ):
+        pass
+    holder.let_go()
+    with lock.held("t", True):
+        assert lock.lost == ""
+        os.unlink(lock._path)
+        assert "was closed or removed" in lock.lost
+
+
+def test_a_lock_on_another_file_with_the_same_number_is_none_of_ours(state, monkeypatch):
+    lines = Exclusive._lines
+    others = [(os.getppid(), "ff:ff", 0), (os.getpid(), "ff:ff", 0)]  # of another device
+    monkeypatch.setattr(Exclusive, "_lines", lambda self: [*lines(self), *others])
+    lock = Exclusive(0.2)
+    with lock.held("t", True):
+        assert [path.name for path in state.iterdir()] == ["exclusive-0.lock"]
+        assert lock._lockers() == [os.getpid()]
+    lock.close()
+
+
+@on_linux
+def test_a_line_that_one_look_has_missed_is_there(monkeypatch):
+    lines, looks = Exclusive._lines, []
+
+    def torn(self):
+        looks.append(0)
+        return lines(self) if len(looks) % 3 == 0 else []
+
+    lock = Exclusive(0.2)
+    with lock.held("t", True):
+        monkeypatch.setattr(Exclusive, "_lines", torn)
+        assert all(lock.lost == "" for _ in range(10))
+        monkeypatch.undo()
+    lock.close()
 
 
 LATE = """
@@ -293,6 +400,33 @@ def test_alone():
 def test_next():
     pass
 """
+
+
+FROZEN = """
+import sys, time, pytest
+import pytest_compilepool.exclusive
+
+genuine, still = time.monotonic, time.monotonic()
+def frozen():
+    return still
+
+# As freezegun does it: in the globals of whatever module has the function.
+for module in list(sys.modules.values()):
+    for name, value in list(vars(module).items()):
+        if value is genuine and name != "genuine":
+            setattr(module, name, frozen)
+
+@pytest.mark.compilepool_exclusive
+def test_alone():
+    pass
+"""
+
+
+def test_a_clock_that_is_frozen_everywhere(inner, hold, state):
+    hold("alone")
+    environment = {places.VARIABLE: str(state)}
+    result = inner(FROZEN, "--compilepool-exclusive-timeout=0.5", environment=environment, timeout=60)
+    result.assert_outcomes(errors=1)
 
 
 def test_functions_that_a_test_has_patched(inner, hold, state):
