@@ -32,6 +32,7 @@ _TURNSTILE, _ROOM, _WAITING, _PROBE = 0, 1, 2, 3
 _LOOK_AGAIN = 0.02  # seconds: who blocks on a lock is woken by it, but cannot have a bound
 _AFTER_YOU = 3 * _LOOK_AGAIN
 _TELL = 5.0  # seconds of waiting after which somebody may wonder
+_DEEPEST = 20  # sessions below each other
 _ROUNDS = 50  # in which a folder or file that others remove is made again
 _LOOKS = 3  # at /proc/locks, which the kernel writes page by page: a line may be missing from one of them
 _AGAIN_IN_VAIN = 10.0  # seconds that are waited for those for whom a test before has waited in vain
@@ -179,8 +180,7 @@ class Exclusive:
             return
         self._let_go()
         above = proctree.ancestors(self._owner) | {self._owner}
-        depth = 0
-        while True:
+        for depth in range(_DEEPEST):
             self._path = self._folder() / NAME.format(depth)
             if self._path not in _held_here:
                 self._opened(self._path)
@@ -188,7 +188,7 @@ class Exclusive:
                 if not above & set(self._lockers()):
                     return
                 self._let_go()
-            depth += 1
+        raise OSError(f"there are {_DEEPEST} sessions above this one that have such a lock")
 
     def _folder(self) -> Path:
         return places.own_folder(self._environ)
