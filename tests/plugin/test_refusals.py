@@ -191,6 +191,6 @@ def test_a_marker_that_is_not_allowed_under_xdist(inner):
     )
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        ["*test_one: @pytest.mark.compilepool: * 0 is not a number of compile processes*"]
+        ["*test_one: @pytest.mark.compilepool(processes=...): 0 is not a number of compile processes*"]
     )
     result.stdout.no_fnmatch_line("*INTERNALERROR*")
