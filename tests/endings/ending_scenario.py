@@ -145,15 +145,18 @@ def is_there(name):
 def segfault(pool):
     ctypes.string_at(0)
 
-def kill_a_worker(pool):
-    os.kill(pool.workers[0].pid, signal.SIGKILL)
-    # A second job: an answer or an error, and no silence.
+def give_a_second_job(pool):
+    # An answer or an error, and no silence.
     try:
         pool.submit(os.getpid).result(20)
     except TimeoutError:
         raise
     except Exception:
         pass
+
+def kill_a_worker(pool):
+    os.kill(pool.workers[0].pid, signal.SIGKILL)
+    give_a_second_job(pool)
 
 # A builtin runs it: the sidecar knows no module of ours.
 EAT = '''
@@ -170,13 +173,7 @@ def use_up_its_memory(pool):
     with pytest.raises(Exception) as told:
         job.result(20)
     assert not isinstance(told.value, TimeoutError)
-    # A second job: an answer or an error, and no silence.
-    try:
-        pool.submit(os.getpid).result(20)
-    except TimeoutError:
-        raise
-    except Exception:
-        pass
+    give_a_second_job(pool)
 
 def fail(pool):
     assert False, "as it was to"
