@@ -292,3 +292,6 @@ def clean(run: Run, what: str) -> None:
     check(not run.survivors, f"{what}: still there when its process had ended: {run.survivors}")
     left = [pid for engine in run.engines for pid in engine.left]
     check(not left, f"{what}: processes of a pool are left after the engine was shut down: {left}")
+    check(
+        not run.shared, f"{what}: shared memory is left that nobody uses (it has been removed): {run.shared}"
+    )

@@ -17,7 +17,7 @@ import pytest
 
 from pytest_compilepool import proctree
 from pytest_compilepool.suites import vllm_compiler
-from pytest_compilepool.vllm.engines import log, models, start
+from pytest_compilepool.vllm.engines import log, models, shared, start
 from pytest_compilepool.vllm.engines.order import Engine, EngineFailed, Order, Run
 
 # -- what is handed on -------------------------------------------------------------------------------
@@ -210,6 +210,46 @@ def test_what_is_still_there_is_named_and_then_ended(program, run, tmp_path, mon
     assert found.error == ""
     assert found.survivors == [f"{sys.executable} -c import time; time.sleep(99)"]
     assert gone(tmp_path)
+
+
+PORT_TAKEN = "DistNetworkError: port: 35357, name: EADDRINUSE"
+
+
+@pytest.mark.parametrize(("fails", "starts"), [(0, 1), (1, 2), (2, 3), (99, 3)])
+def test_a_start_whose_port_was_taken_is_made_again(program, run, tmp_path, fails, starts):
+    program(
+        "with open(here + '/starts', 'a') as file: file.write('x')\n"
+        "import json; many = os.path.getsize(here + '/starts')\n"
+        f"answer(json.dumps({{'error': {PORT_TAKEN!r} if many <= {fails} else ''}}))"
+    )
+    assert bool(run().error) == (fails >= starts)
+    assert (tmp_path / "starts").stat().st_size == starts
+
+
+@pytest.mark.parametrize(
+    "told", [{"error": "RuntimeError: no memory"}, {"error": PORT_TAKEN, "engines": [{}]}]
+)
+def test_any_other_failure_is_what_it_is(program, run, tmp_path, told):
+    """One that comes after an engine, too: the caches are no longer as they were."""
+    program(
+        "with open(here + '/starts', 'a') as file: file.write('x')\n"
+        f"import json; answer(json.dumps({told!r}))"
+    )
+    assert run().error == told["error"]
+    assert (tmp_path / "starts").stat().st_size == 1
+
+
+@pytest.mark.skipif(not shared.MEMORY.is_dir(), reason="no /dev/shm here")
+def test_shared_memory_that_it_leaves_is_named_and_removed(program, run):
+    name = f"compilepool-test-{os.getpid()}"
+    program(
+        "sys.path[:] = __import__('json').load(open(folder + '/order.json'))['path']\n"
+        "import mmap, pathlib; from pytest_compilepool.vllm.engines import shared\n"
+        f"file = open('/dev/shm/{name}', 'w+b'); file.truncate(4096); memory = mmap.mmap(file.fileno(), 4096)\n"
+        "shared.note(pathlib.Path(folder)); answer('{}'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert run().shared == [name]
+    assert not (shared.MEMORY / name).exists()
 
 
 def test_what_ends_by_itself_soon_is_no_survivor(program, run, tmp_path):

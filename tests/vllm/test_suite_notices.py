@@ -146,6 +146,10 @@ def survivor(run: str) -> Tell:
     return put(["python compile_worker --parent=7"], run, "survivors")
 
 
+def segments(run: str) -> Tell:
+    return put(["vllm_dist_7-tp:0-[0-1]-cpushm_0"], run, "shared")
+
+
 def last_bit(run: str) -> Tell:
     """The last logprob is the next number above it."""
 
@@ -527,6 +531,7 @@ LIES: dict[str, list[tuple[str, Tell]]] = {
         ("sidecars were started", missing("warm", "elsewhere")),
         ("there was no event 'shutdown'", missing("shutdown", "elsewhere")),
         ("still there when its process had ended", survivor("elsewhere")),
+        ("shared memory is left that nobody uses", segments("elsewhere")),
         ("in one process, alone", another_token("elsewhere")),
     ],
     "vllm.killed-engine-leaves-nothing": [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import importlib
+import inspect
 import json
 import os
 import signal
@@ -20,13 +21,14 @@ from pytest_compilepool import proctree, torch_compat, vllm_compat
 from pytest_compilepool.capture import CaptureGuard
 from pytest_compilepool.fresh.ending import die_with
 from pytest_compilepool.torch_compat.clock import CompileClock, phases
-from pytest_compilepool.vllm.engines import census, cpu, defaults, extension, log
+from pytest_compilepool.vllm.engines import census, cpu, defaults, extension, log, shared
 from pytest_compilepool.vllm.engines.order import (
     ANSWER,
     GATE_SECONDS,
     LOG,
     ORDER,
     PROMPTS,
+    SHUTDOWN_SECONDS,
     STACKS,
     Engine,
     EngineFailed,
@@ -97,6 +99,7 @@ class Child:
             llm = self._llm(**self._arguments())
             engine.seconds["init"] = round(time.monotonic() - began, 3)
         self.run.engines.append(engine)
+        shared.note(self.folder)
         engine.captures = {
             "all": len(guard.captures),
             "not quiesced": sum(not one.quiesced for one in guard.captures),
@@ -121,7 +124,7 @@ class Child:
         if self.killed:
             return
         began = time.monotonic()
-        llm.llm_engine.engine_core.shutdown()
+        _shut_down(llm.llm_engine.engine_core)
         engine.seconds["shutdown"] = round(time.monotonic() - began, 3)
         del llm
         gc.collect()
@@ -220,6 +223,14 @@ class Child:
         executor = getattr(core, "model_executor", None)
         worker = getattr(getattr(executor, "driver_worker", None), "worker", None)
         return getattr(worker, ATTRIBUTE, None)
+
+
+def _shut_down(core: Any) -> None:
+    """In its own time. An older vLLM takes no limit: it has one for engines in other processes only."""
+    if "timeout" in inspect.signature(core.shutdown).parameters:
+        core.shutdown(timeout=SHUTDOWN_SECONDS)
+    else:
+        core.shutdown()
 
 
 def _take_turn(gate: Path) -> None:

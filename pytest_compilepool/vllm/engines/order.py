@@ -12,6 +12,9 @@ ORDER, ANSWER, LOG, STACKS, EVENTS = "order.json", "answer.json", "log.txt", "st
 GATE_SECONDS = 3600.0
 """Seconds that an interpreter waits for its turn."""
 
+SHUTDOWN_SECONDS = 30.0
+"""Seconds in which an engine's processes may end by themselves when it is shut down, before vLLM kills them."""
+
 PROMPTS = ((5, 6, 7, 8), (9, 10, 11, 12, 13, 14), (40, 3, 77))
 """Tokens of prompts that every model of this package knows."""
 
@@ -80,7 +83,8 @@ class Run:
     """One interpreter. versions: of vllm, torch, triton, and the device; engines: those that were started; error: why
     the last one was not, `Type: text`; events: of the lifecycle (`VllmEvent` as dicts), all processes; census: what
     of vLLM's and torch's is not as it is without this package; status: exit status, None where it had to be ended;
-    survivors: command lines of what was still there when the interpreter had ended; log: the end of what it said."""
+    survivors: command lines of what was still there when the interpreter had ended; shared: names of segments of shared
+    memory that its processes left, and that were removed; log: the end of what it said."""
 
     versions: dict[str, str] = field(default_factory=dict)
     engines: list[Engine] = field(default_factory=list)
@@ -91,6 +95,7 @@ class Run:
     pid: int = 0
     status: int | None = None
     survivors: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     log: str = ""
 

@@ -13,13 +13,24 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pytest_compilepool import proctree
 from pytest_compilepool.fresh.ending import end_all
-from pytest_compilepool.vllm.engines.order import ANSWER, EVENTS, GATE_SECONDS, LOG, ORDER, STACKS, Order, Run
+from pytest_compilepool.vllm.engines import shared
+from pytest_compilepool.vllm.engines.order import (
+    ANSWER,
+    EVENTS,
+    GATE_SECONDS,
+    LOG,
+    ORDER,
+    SHUTDOWN_SECONDS,
+    STACKS,
+    Order,
+    Run,
+)
 from pytest_compilepool.vllm.events import read_events
 from pytest_compilepool.vllm.settings import EVENTS as EVENTS_VARIABLE
 from pytest_compilepool.vllm.settings import PROCESSES
@@ -35,6 +46,9 @@ _BOOT = (
     "from pytest_compilepool.vllm.engines import child; child.main(sys.argv[1], int(sys.argv[2]))"
 )
 _MODELINFOS = "modelinfos"
+
+# vLLM asks the kernel for a free port, lets it go, and listens on it seconds later: of starts at a time another may have it.
+_PORT_TAKEN, _TRIES = "EADDRINUSE", 2
 _TAIL = 6000
 
 # Whoever asks has settings of vLLM and of torch that are not to decide what is found.
@@ -47,6 +61,8 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "VLLM_HOST_IP": "127.0.0.1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # As long as this package waits for them: a rank that is killed after vLLM's 5 s leaves shared memory.
+    "VLLM_WORKER_SHUTDOWN_TIMEOUT_SECONDS": f"{SHUTDOWN_SECONDS:g}",
     # A CPU machine: a small cache, and cores left to whoever has them.
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -69,12 +85,17 @@ def run(
     modelinfos: a folder that starts share what vLLM has found out about model classes in, or None; it says nothing
     about compiles, and costs a process and seconds a start. Raises nothing for what vLLM does; see `Run.error`.
     """
-    with tempfile.TemporaryDirectory(prefix="compilepool-vllm-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        _share(modelinfos, root)
-        told = {**asdict(order), "path": [os.path.abspath(entry) for entry in sys.path]}
-        (folder / ORDER).write_text(json.dumps(told), encoding="utf-8")
-        return _run(order, root, folder, stop)
+    for last in (*[False] * _TRIES, True):
+        with tempfile.TemporaryDirectory(prefix="compilepool-vllm-", ignore_cleanup_errors=True) as name:
+            folder = Path(name)
+            _share(modelinfos, root)
+            told = {**asdict(order), "path": [os.path.abspath(entry) for entry in sys.path]}
+            (folder / ORDER).write_text(json.dumps(told), encoding="utf-8")
+            found = _run(order, root, folder, stop)
+        # Nothing has been compiled then: the caches are as they were.
+        if last or found.engines or _PORT_TAKEN not in found.error:
+            break
+    return found
 
 
 def _run(order: Order, root: Path, folder: Path, stop: threading.Event | None) -> Run:
@@ -97,7 +118,9 @@ def _run(order: Order, root: Path, folder: Path, stop: threading.Event | None) -
             survivors = _left(child.pid, tag)
     finally:
         end_all(child, tag)
-    return _answer(folder, status, survivors, order.limit)
+        segments = shared.left(folder)
+        shared.remove(segments)
+    return replace(_answer(folder, status, survivors, order.limit), shared=segments)
 
 
 def environment(order: Order, root: Path, folder: Path, outer: Mapping[str, str]) -> dict[str, str]:
