@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -14,6 +15,13 @@ SECONDS = 400.0
 
 Four compiles of C++, each with headers of its own, took 180 s where four processes shared two CPUs.
 """
+
+
+def pytest_configure() -> None:
+    # A shell ignores SIGINT for what it runs in the background, and an ignored signal is inherited: Ctrl-C would end
+    # none of the sessions that tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(trylast=True)
