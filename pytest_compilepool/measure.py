@@ -18,21 +18,26 @@ SETTLE_SECONDS = 2.0  # its own bookkeeping after a quiesce is not idleness
 
 
 def measure_pool(
-    processes: int, start_method: str = "subprocess", *, ready_timeout: float = 120.0
+    processes: int,
+    start_method: str = "subprocess",
+    *,
+    ready_timeout: float = 120.0,
+    idle_seconds: float = IDLE_SECONDS,
 ) -> dict[str, Any]:
     """Warm a pool, use it, quiesce it, shut it down, and time each step.
 
-    processes: workers, at least 2. Returns seconds (`*_s`), megabytes (`*_mb`, 10**6 bytes) and numbers by
-    name; a figure that this torch cannot give is None. Raises what CompilePool raises.
+    processes: workers, at least 2; idle_seconds: how long the quiesced sidecar is watched, 0 for not at all. Returns
+    seconds (`*_s`), megabytes (`*_mb`, 10**6 bytes) and numbers by name; a figure that this torch cannot give is None.
+    Raises what CompilePool raises.
     """
     pool = CompilePool(processes, start_method, ready_timeout=ready_timeout)
     try:
-        return _measured(pool)
+        return _measured(pool, idle_seconds)
     finally:
         pool.shutdown()
 
 
-def _measured(pool: CompilePool) -> dict[str, Any]:
+def _measured(pool: CompilePool, idle_seconds: float) -> dict[str, Any]:
     figures: dict[str, Any] = {"processes": pool.processes, "start_method": pool.start_method}
     figures["warm_pool_s"] = _timed(pool.warm)
     figures["ready_s"] = _timed(pool.wait_ready)
@@ -40,12 +45,12 @@ def _measured(pool: CompilePool) -> dict[str, Any]:
     figures["job_round_trip_s"] = _timed(lambda: pool.submit(operator.add, 1, 1).result(pool.ready_timeout))
     figures |= _memory(pool)
     if hasattr(pool.torch_pool, "quiesce"):
-        figures |= _quiesced(pool)
+        figures |= _quiesced(pool, idle_seconds)
     figures["shutdown_s"] = pool.shutdown().took
     return figures
 
 
-def _quiesced(pool: CompilePool) -> dict[str, Any]:
+def _quiesced(pool: CompilePool, idle_seconds: float) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     leaving = pool.workers
     began = time.monotonic()
@@ -54,9 +59,9 @@ def _quiesced(pool: CompilePool) -> dict[str, Any]:
     left = proctree.wait_gone(leaving, pool.ready_timeout)
     figures["workers_gone_s"] = None if left else time.monotonic() - began
     sidecar = pool.sidecar
-    if sidecar is not None:
-        figures["sidecar_cpu_after_quiesce_s"] = _idle_cpu(sidecar.pid)
-        figures["idle_watched_s"] = IDLE_SECONDS
+    if sidecar is not None and idle_seconds:
+        figures["sidecar_cpu_after_quiesce_s"] = _idle_cpu(sidecar.pid, idle_seconds)
+        figures["idle_watched_s"] = idle_seconds
     figures["first_job_after_quiesce_s"] = _timed(
         lambda: pool.submit(operator.add, 1, 1).result(pool.ready_timeout)
     )
@@ -65,11 +70,11 @@ def _quiesced(pool: CompilePool) -> dict[str, Any]:
     return figures
 
 
-def _idle_cpu(pid: int) -> float | None:
-    """CPU seconds that a process uses in IDLE_SECONDS. Time itself is what is waited for here."""
+def _idle_cpu(pid: int, seconds: float) -> float | None:
+    """CPU seconds that a process uses in that time. Time itself is what is waited for here."""
     time.sleep(SETTLE_SECONDS)
     before = proctree.cpu_seconds(pid)
-    time.sleep(IDLE_SECONDS)
+    time.sleep(seconds)
     after = proctree.cpu_seconds(pid)
     return None if before is None or after is None else after - before
 

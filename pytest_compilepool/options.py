@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from pytest_compilepool.conformance.shards import ALLOWED as SHARD
+from pytest_compilepool.conformance.shards import parse_shard
+
 START_METHODS = ("subprocess", "fork", "spawn")
 SUITE_MODES = ("smoke", "standard", "stress")
 INTERPRETERS = ("fork", "new")
@@ -67,6 +70,17 @@ def _words(text: str) -> tuple[str, ...]:
     if not all(words):
         raise ValueError(text)
     return words
+
+
+def _shard(text: str) -> str:
+    parse_shard(text)
+    return text
+
+
+def _attempts(text: str) -> int:
+    if len(text) != 1 or text not in "123456789":
+        raise ValueError(text)
+    return int(text)
 
 
 def _module_and_class(text: str) -> str:
@@ -234,7 +248,28 @@ OPTIONS = (
         None,
         str,
         "a file",
-        "Write the verdicts of a conformance suite to this file, one line of JSON each",
+        "Write the results of a conformance suite to this file: a cell, for `compilepool matrix` and `compare`",
+    ),
+    Option(
+        "shard",
+        None,
+        _shard,
+        SHARD,
+        "Of the features of a conformance suite only a part, dealt out by name: 1/2 and 2/2 are all of them",
+    ),
+    Option(
+        "require",
+        None,
+        _words,
+        "words, separated by commas",
+        "Properties such as gpu, triton, vllm: one that does not hold here is an error, not a skip",
+    ),
+    Option(
+        "attempts",
+        "1",
+        _attempts,
+        "a whole number from 1 to 9",
+        "How often a feature that is not as expected is tried; one that differs is FLAKY in the cell, and fails",
     ),
     Option(
         "ci",
@@ -277,6 +312,9 @@ class Settings:
     requirements: str | None
     expectations: str | None
     cell: str | None
+    shard: str | None
+    require: tuple[str, ...] | None
+    attempts: int
     ci: bool
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,7 @@ class Session:
         if self.settings.cell is not None:
             self.verdicts.check_cell(Path(self.settings.cell))
         self._at_start = dict(os.environ)
+        self._began = time.time()
         self._register: PoolRegister | None = None
         self._manager: PoolManager | None = None
         self._leaks: LeakWatch | None = None
@@ -366,7 +368,12 @@ class Session:
         if self.settings.cell is not None:
             cut_short = bool(session.shouldstop or session.shouldfail or self.verdicts.lost)
             complete = session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED) and not cut_short
-            self.verdicts.write_cell(Path(self.settings.cell), complete)
+            from pytest_compilepool.report import cells
+
+            options = self.settings
+            asked = cells.Asked(options.requirements or "", options.mode, options.group, options.shard)
+            made = cells.made(self.verdicts, self.config, asked, self._began, complete)
+            self.verdicts.write_cell(Path(self.settings.cell), made)
         if session.exitstatus == 0 and self.verdicts.tried == 0:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if self.settings.ci and self.verdicts.stale and session.exitstatus == 0:

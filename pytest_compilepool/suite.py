@@ -19,17 +19,19 @@ from pytest_compilepool.conformance.definition import (
     MANIFEST,
     Definition,
     check_groups,
+    check_required,
     check_versions,
     read_definition,
 )
-from pytest_compilepool.conformance.expectations import match, stale_entries
+from pytest_compilepool.conformance.expectations import Expectation, match, stale_entries
 from pytest_compilepool.conformance.feature import ATTRIBUTE
 from pytest_compilepool.conformance.forks import Address, ForkServer, ForkServers
-from pytest_compilepool.conformance.judging import judge
+from pytest_compilepool.conformance.judging import judge, tried
 from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
 from pytest_compilepool.conformance.runner import run_feature
+from pytest_compilepool.conformance.shards import in_shard
 from pytest_compilepool.conformance.tomlfile import BadFile
-from pytest_compilepool.conformance.verdict import PROPERTY, RUN, STALE, Verdict
+from pytest_compilepool.conformance.verdict import PROPERTY, RUN, STALE, SUITE, Verdict
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
 from pytest_compilepool.options import Settings
 
@@ -104,7 +106,19 @@ class Suite:
             check_groups(self._settings.group or (), groups, "--compilepool-group")
         except ValueError as error:
             raise pytest.UsageError(str(error)) from None
-        return [item for item, feature in chosen if not self._wanted(feature)]
+        self._check_required()
+        wanted = in_shard(
+            [feature.id for _, feature in chosen if self._wanted(feature)], self._settings.shard
+        )
+        return [item for item, feature in chosen if feature.id not in wanted]
+
+    def _check_required(self) -> None:
+        """Raises UsageError where something lacks that must be there."""
+        if self._settings.require:
+            try:
+                check_required(self._settings.require, self.subject(), "--compilepool-require")
+            except ValueError as error:
+                raise pytest.UsageError(str(error)) from None
 
     def _wanted(self, feature: Feature) -> bool:
         modes = MODES[: MODES.index(self._settings.mode) + 1]
@@ -165,7 +179,7 @@ class Suite:
             self.feature(item).id,
             self.subject().versions.get("torch"),
         )
-        return known is not None and "HANG" in known.status
+        return known is not None and "TIMEOUT" in known.status
 
     def _forks_for(self, preload: list[str]) -> ForkServer | None:
         return self.forks.having(preload) if preload and self._settings.interpreter == "fork" else None
@@ -189,26 +203,41 @@ class Suite:
         """Try the feature of an item and judge what came of it; the verdict goes into the item's properties."""
         feature = self.feature(item)
         subject = self.subject()
-        why = subject.lacks(feature.needs)
-        verdict = Verdict(feature.id, "SKIP", why)
-        forks = self._forks_for(subject.preload_for(feature.needs))
-        if not why:
-            # Under xdist this is a worker, which such a signal would end at once, its folders left.
-            with as_by_ctrl_c():
-                verdict = run_feature(
-                    feature, *_scenario(item), self._spec, forks=forks, shared=self._shared_folder()
-                )
         expected = match(
             self.definition(item.path.parent).expectations, feature.id, subject.versions.get("torch")
         )
-        judge(verdict, expected)
+        forks = self._forks_for(subject.preload_for(feature.needs))
+        lacking, of_the_pool = subject.lacking(feature.needs)
+        if lacking:
+            status = "UNSUPPORTED" if of_the_pool else "SKIP"
+            verdict = Verdict(feature.id, status, subject.lacks(feature.needs), requirement=lacking)
+            judge(verdict, expected)
+        else:
+            verdict = self._attempts(item, feature, expected, forks)
         run = {"pool": subject.name, **subject.versions}
         if forks is not None and forks.refusal:
             run["interpreters not forked:"] = forks.refusal
         item.user_properties += [(PROPERTY, verdict.to_text()), (RUN, json.dumps(run))]
         # xdist's controller reads none of the files.
         item.user_properties.append((STALE, json.dumps(self.stale())))
+        item.user_properties.append((SUITE, str(item.path.parent)))
         return verdict
+
+    def _attempts(
+        self, item: pytest.Item, feature: Feature, expected: Expectation | None, forks: ForkServer | None
+    ) -> Verdict:
+        """Once, and while it is not as expected, as often as was asked for."""
+        told: list[str] = []
+        while True:
+            # Under xdist this is a worker, which such a signal would end at once, its folders left.
+            with as_by_ctrl_c():
+                verdict = run_feature(
+                    feature, *_scenario(item), self._spec, forks=forks, shared=self._shared_folder()
+                )
+            told.append(verdict.status)
+            judge(verdict, expected)
+            if verdict.outcome in ("conforms", "known") or len(told) >= self._settings.attempts:
+                return tried(verdict, told)
 
 
 def _scenario(item: pytest.Item) -> tuple[str, str]:

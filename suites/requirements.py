@@ -11,8 +11,10 @@ import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from typing import Any
 
+from pytest_compilepool.pool.policy import decide
 from pytest_compilepool.torch_compat import installed_version
 from pytest_compilepool.torch_compat.installed import POOL_MODULES
 
@@ -31,6 +33,21 @@ class Requirements:
     preload: tuple[str, ...] = ()
     """Modules that take long to import and that every scenario needs. They are imported once, in a process without
     threads, from which the interpreters are then forked; without any, each interpreter is a new one."""
+
+    of_the_machine: Mapping[str, tuple[str, ...]] = {
+        "linux": ("linux",),
+        "gpu": ("gpu",),
+        "triton": ("triton",),
+        "inductor_config": ("inductor_config",),
+        "kernels": ("triton",),
+        "vllm": ("vllm",),
+        "vllm_mega": ("vllm",),
+        "vllm_kernels": ("vllm", "triton"),
+        "vllm_gpu": ("vllm_gpu",),
+        "vllm_two_devices": ("vllm_two_devices",),
+    }
+    """Properties that a machine or what is installed on it may lack: by each, those that must hold before one can say
+    that it is the *pool* that cannot (UNSUPPORTED in a cell); where one does not, nothing is known of the pool (SKIP)."""
 
     def __init__(self) -> None:
         self.last: Any = None
@@ -94,6 +111,16 @@ class Requirements:
         from pytest_compilepool.torch_compat import conformance
 
         conformance.change_setting(name, value)
+
+    def facts(self) -> dict[str, Any]:
+        """What a cell tells of the pool beside its versions, as plain values by name (`torch_git`, `cuda`, `gpu`, `gpus`,
+        `start_method`, `processes`, `defaults`). Called in an interpreter of its own."""
+        return {}
+
+    def timings(self) -> dict[str, float]:
+        """Seconds of a pool's life by step (`warm`, `ready`, `first job`, `quiesce`, `recycle`, `shutdown`). Called after
+        `facts`, there."""
+        return {}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -257,6 +284,35 @@ class TorchPool(Requirements):
         """torch, and the triton and vLLM beside it."""
         found = {name: installed_version(name) for name in ("torch", "triton", "vllm")}
         return {**super().versions, **{name: text for name, text in found.items() if text}}
+
+    def facts(self) -> dict[str, Any]:
+        """Of torch's build, of its settings, and how many processes a pool would have here."""
+        from pytest_compilepool.torch_compat import facts
+
+        decision = decide(capabilities=self._able)
+        return {
+            **facts.build(),
+            "defaults": facts.defaults(),
+            "start_method": decision.start_method,
+            "processes": decision.processes,
+        }
+
+    def timings(self) -> dict[str, float]:
+        """Of one pool with two workers."""
+        from pytest_compilepool.measure import measure_pool
+
+        measured = measure_pool(2, self.start_method, idle_seconds=0.0)
+        steps = {
+            "warm": "warm_pool_s",
+            "ready": "ready_s",
+            "first job": "first_job_s",
+            "quiesce": "workers_gone_s",
+            "recycle": "recycle_s",
+            "shutdown": "shutdown_s",
+        }
+        return {
+            step: round(measured[name], 4) for step, name in steps.items() if measured.get(name) is not None
+        }
 
     @property
     def quiesce(self) -> bool:

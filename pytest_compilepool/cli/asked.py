@@ -11,9 +11,11 @@ import sys
 from dataclasses import dataclass
 
 from pytest_compilepool.cli.refusal import Refused, words
+from pytest_compilepool.conformance import shards
 from pytest_compilepool.conformance.definition import (
     Definition,
     check_groups,
+    check_required,
     check_versions,
     read_definition,
 )
@@ -68,6 +70,10 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
         check_groups(groups, every, "--group")
     except ValueError as error:
         raise Refused(str(error)) from None
+    try:
+        shards.parse_shard(arguments.shard or "1/1")
+    except ValueError:
+        raise Refused(f"--shard: {arguments.shard!r} is not allowed; allowed: {shards.ALLOWED}") from None
     forks = None
     if arguments.requirements is None and at_once and not arguments.list and arguments.interpreter != "new":
         # It imports torch while the pool is asked, which takes as long.
@@ -83,6 +89,11 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
         why = str(error)
     except BadFile as error:
         raise Refused(str(error)) from None
+    if arguments.require is not None and subject is not None:
+        try:
+            check_required(words(arguments.require, "--require"), subject, "--require")
+        except ValueError as error:
+            raise Refused(str(error)) from None
     return Asked(definition, mode, groups, at_once, subject, why, forks)
 
 

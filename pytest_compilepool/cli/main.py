@@ -14,6 +14,10 @@ COMMANDS = {
     "run": "try what a compile pool must do: the bundled conformance suite, against the torch that is installed",
     "mutants": "try whether the conformance suite notices pools that are wrong",
     "bench": "what a pool takes off the start of a vLLM engine, against one process",
+    "matrix": "cells, the results of runs in many environments, side by side",
+    "compare": "two cells: what regressed, what was fixed, what cannot be compared",
+    "merge": "parts of one run, made with --shard, as one cell",
+    "expectations": "bring the file of known defects up to date with cells",
     "reap": "list what earlier sessions have left on this machine, and end it",
     "doctor": "what this torch can do, how many processes a pool would have here and why",
 }

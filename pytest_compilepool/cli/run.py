@@ -43,7 +43,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="fork (the default: each feature's is forked from a process that has imported torch) or new",
     )
     parser.add_argument("--expectations", metavar="FILE", help="known defects of that pool")
-    parser.add_argument("--cell", metavar="FILE", help="write the verdicts there, one line of JSON each")
+    parser.add_argument("--cell", metavar="FILE", help="write the results there, for `compilepool matrix`")
+    parser.add_argument(
+        "--shard", metavar="K/N", help="a part of the features only: 1/2 and 2/2 are all of them"
+    )
+    parser.add_argument(
+        "--require", metavar="P", help="gpu, triton, vllm, ...: an error where it is not here, not a skip"
+    )
+    parser.add_argument(
+        "--attempts", metavar="N", help="how often a feature that is not as expected is tried (1)"
+    )
     parser.add_argument("--ci", action="store_true", help="fail if an expectation is stale")
     parser.add_argument("pytest", nargs="*", metavar="ARGUMENT", help="for pytest, after --")
 
@@ -80,6 +89,9 @@ def _try(arguments: argparse.Namespace, asked: Asked, stack: contextlib.ExitStac
         "interpreter": arguments.interpreter,
         "expectations": arguments.expectations,
         "cell": arguments.cell,
+        "shard": arguments.shard,
+        "require": arguments.require,
+        "attempts": arguments.attempts,
     }
     command += [f"--compilepool-{name}={value}" for name, value in given.items() if value is not None]
     command += ["--compilepool-ci"] if arguments.ci else []

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
@@ -40,12 +40,14 @@ def check(condition: object, text: str) -> None:
 
 
 class Bench:
-    """One scenario's workplace. folder: its own, empty; notes: figures that the verdict carries."""
+    """One scenario's workplace. folder: its own, empty; notes: figures that the verdict carries; counters: by name,
+    for whoever compares two runs."""
 
     def __init__(self, requirements: Any, order: Order, folder: Path) -> None:
         self.requirements = requirements
         self.folder = folder
         self.notes: list[str] = []
+        self.counters: dict[str, float] = {}
         self.order = order
         self._pool: Any = None
         self._others = 0
@@ -232,6 +234,10 @@ class Bench:
         """A figure for the verdict."""
         self.notes.append(text)
 
+    def count(self, counters: Mapping[str, float]) -> None:
+        """Numbers that are the same in each run here, and that another release may move: a cell carries them."""
+        self.counters.update(counters)
+
     def describe(self) -> str:
         """The pool and its processes, for a promise that was not kept."""
         if self._pool is None:
@@ -269,7 +275,7 @@ class Other:
             raise AssertionError(
                 f"the other interpreter ended before it made {name}:\n{self.said()}"
             ) from None
-        kind = Unanswered if told["status"] == "HANG" else AssertionError
+        kind = Unanswered if told["status"] == "TIMEOUT" else AssertionError
         raise kind(told["text"] or f"the other interpreter came to its end and did not make {name}")
 
     def ends(self, within: float, what: str) -> int:

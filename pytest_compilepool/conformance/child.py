@@ -35,9 +35,9 @@ def main(folder: str, parent: int) -> None:
     # What loses its parent comes to this process, and is seen here.
     adopt_orphans()
     change(order)
-    status, text, notes = _try(order, place)
+    status, text, bench = _try(order, place)
     part = place / f"{ANSWER}.{os.getpid()}"
-    part.write_text(json.dumps({"status": status, "text": text, "notes": notes}), encoding="utf-8")
+    part.write_text(json.dumps(_told(status, text, bench)), encoding="utf-8")
     part.replace(place / ANSWER)
     if order.normally and status == "PASS":
         faulthandler.cancel_dump_traceback_later()
@@ -67,7 +67,12 @@ def change(order: Order) -> None:
         getattr(importlib.import_module(module), name)("parent")
 
 
-def _try(order: Order, folder: Path) -> tuple[str, str, list[str]]:
+def _told(status: str, text: str, bench: Bench | None) -> dict[str, Any]:
+    notes, counters = ([], {}) if bench is None else (bench.notes, bench.counters)
+    return {"status": status, "text": text, "notes": notes, "counters": counters}
+
+
+def _try(order: Order, folder: Path) -> tuple[str, str, Bench | None]:
     bench: Bench | None = None
     me = os.getpid()
     try:
@@ -77,7 +82,7 @@ def _try(order: Order, folder: Path) -> tuple[str, str, list[str]]:
         scenario(bench, **(order.arguments or {}))
         status, text = "PASS", ""
     except Unanswered as error:
-        status, text = "HANG", str(error)
+        status, text = "TIMEOUT", str(error)
     except AssertionError as error:
         status, text = "FAIL", _text(error)
     except BaseException as error:
@@ -90,7 +95,7 @@ def _try(order: Order, folder: Path) -> tuple[str, str, list[str]]:
     if bench is not None and bench.started and bench.unharmed:
         # Whatever was seen, it was not what the scenario is about.
         status, text = "SKIP", bench.unharmed
-    return status, text, [] if bench is None else bench.notes
+    return status, text, bench
 
 
 def _text(error: AssertionError) -> str:

@@ -115,7 +115,7 @@ def try_mutant(
     killed = {name: verdict for name, verdict in verdicts.items() if verdict.status != "PASS"}
     survived = tuple(name for name in verdicts if name not in killed)
     # What ended the interpreter, or kept the scenario from being tried, was not a promise that is not kept.
-    odd = [verdict for verdict in verdicts.values() if verdict.status not in ("PASS", "FAIL", "HANG")]
+    odd = [verdict for verdict in verdicts.values() if verdict.status not in ("PASS", "FAIL", "TIMEOUT")]
     broken = f"{odd[0].status}: {odd[0].text}" if odd else ""
     if not broken and CONTROL not in one.kills and killed:
         control = tried(CONTROL)

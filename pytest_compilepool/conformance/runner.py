@@ -61,7 +61,7 @@ def _run(order: Order, folder: Path, stop: threading.Event | None, forks: ForkSe
 def _verdict(order: Order, folder: Path, code: int | None) -> Verdict:
     try:
         told = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
-        return Verdict(order.feature, told["status"], told["text"], told["notes"])
+        return Verdict(order.feature, told["status"], told["text"], told["notes"], told["counters"])
     except (OSError, ValueError):
         pass
     stacks = _tail(folder / STACKS)
@@ -69,7 +69,7 @@ def _verdict(order: Order, folder: Path, code: int | None) -> Verdict:
         text = (
             f"the scenario was still at it after {order.limit:g} s and was ended; where it stood:\n{stacks}"
         )
-        return Verdict(order.feature, "HANG", text)
+        return Verdict(order.feature, "TIMEOUT", text)
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
     return Verdict(
         order.feature, "CRASH", f"the interpreter {how} and gave no answer:\n{_tail(folder / LOG)}"

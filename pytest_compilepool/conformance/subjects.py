@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ class BadRequirements(ValueError):
 @dataclass(frozen=True)
 class Subject:
     """The pool that is tried. holds: property -> whether it holds here; reasons: of each property, what it needs;
-    preload: modules with which its interpreters begin."""
+    preload: modules with which its interpreters begin; machine: properties that do not hold since the machine, or what is
+    installed on it, lacks something: nothing is known of the pool then."""
 
     spec: str
     name: str
@@ -44,6 +45,12 @@ class Subject:
     holds: dict[str, bool]
     reasons: dict[str, str]
     preload: list[str]
+    machine: list[str] = field(default_factory=list)
+
+    def lacking(self, needs: Iterable[str]) -> tuple[str, bool]:
+        """The first of these properties that does not hold, and whether it is the pool that lacks it; or an empty text."""
+        need = next((need for need in needs if not self.holds[need]), "")
+        return need, bool(need) and need not in self.machine
 
     def lacks(self, needs: Iterable[str]) -> str:
         """Why a feature with these needs cannot be tried here, or an empty text."""
@@ -132,6 +139,7 @@ def _look(spec: str, needs: list[str]) -> dict[str, Any]:
     try:
         subject = kind()
         holds = {need: bool(getattr(subject, need)) for need in needs}
+        machine = _of_the_machine(subject, needs)
         name = _plain(subject.name)
         preload = _modules(getattr(subject, "preload", ()))
         versions = {_plain(key): _plain(value) for key, value in subject.versions.items()}
@@ -144,7 +152,13 @@ def _look(spec: str, needs: list[str]) -> dict[str, Any]:
         "holds": holds,
         "reasons": reasons,
         "preload": preload,
+        "machine": machine,
     }
+
+
+def _of_the_machine(subject: Any, needs: list[str]) -> list[str]:
+    table = dict(getattr(subject, "of_the_machine", {}))
+    return [need for need in needs if not all(bool(getattr(subject, one)) for one in table.get(need, ()))]
 
 
 def _modules(value: object) -> list[str]:

@@ -8,8 +8,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-STATUSES = ("PASS", "FAIL", "HANG", "CRASH")
-"""PASS: kept. FAIL: not kept. HANG: an answer did not come within its bound. CRASH: the interpreter died."""
+STATUSES = ("PASS", "FAIL", "TIMEOUT", "CRASH")
+"""PASS: kept. FAIL: not kept. TIMEOUT: an answer did not come within its bound. CRASH: the interpreter died."""
+
+UNTRIED = ("SKIP", "UNSUPPORTED")
+"""SKIP: this machine lacks something. UNSUPPORTED: the pool does."""
 
 OUTCOMES = {
     "conforms": ".",
@@ -21,20 +24,26 @@ OUTCOMES = {
 """A verdict beside what was expected, and its letter."""
 
 PROPERTY, RUN, STALE = "compilepool.feature", "compilepool.feature.run", "compilepool.feature.stale"
-"""Under which names a test's report carries its verdict, what that depends on, and expectations that nobody can meet."""
+SUITE = "compilepool.feature.suite"
+"""Under which names a test's report carries its verdict, what that depends on, expectations that nobody can meet, and the
+folder of the suite."""
 
 
 @dataclass
 class Verdict:
-    """feature: its id; status: one of STATUSES, or SKIP; text: what was not kept, or why it was not tried; notes: figures
-    that the scenario told; seconds: of the interpreter; left: processes that the interpreter left behind and that
-    were ended; expected: statuses of the expectation; bug: its link; outcome: one of OUTCOMES."""
+    """feature: its id; status: one of STATUSES, or of UNTRIED; text: what was not kept, or why it was not tried; notes:
+    figures that the scenario told; counters: that it told, by name; seconds: of the interpreter; requirement: the property
+    that did not hold; attempts: the status of each, where there were several; expected: statuses of the expectation; bug:
+    its link; outcome: one of OUTCOMES."""
 
     feature: str
     status: str
     text: str = ""
     notes: list[str] = field(default_factory=list)
+    counters: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    requirement: str = ""
+    attempts: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
     bug: str = ""
     outcome: str = ""

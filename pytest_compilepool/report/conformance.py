@@ -11,11 +11,9 @@ from typing import Any
 
 import pytest
 
-from pytest_compilepool.conformance.verdict import OUTCOMES, PROPERTY, RUN, STALE, Verdict
-from pytest_compilepool.runrecord import find_property
-
-SCHEMA = 1
-"""Of the cell file's lines; counts up when a key changes its meaning."""
+from pytest_compilepool.conformance.verdict import OUTCOMES, PROPERTY, RUN, STALE, SUITE, Verdict
+from pytest_compilepool.matrix.cell import Cell
+from pytest_compilepool.runrecord import LEAKS_PROPERTY, find_property
 
 _HEADS = {
     "conforms": "kept",
@@ -46,7 +44,8 @@ class Verdicts:
     """What came in from all processes of the session; a plugin of its own, so that it hears of every report.
 
     mode: in which the suite was run; ci: stale expectations matter; run_info: what the verdicts depend on, by name;
-    stale: a line for each expectation that no supported torch can meet; lost: tests whose process died.
+    stale: a line for each expectation that no supported torch can meet; lost: tests whose process died; folders: of the
+    suites; leaks: what tests of features left, by feature.
     """
 
     def __init__(self, mode: str, ci: bool = False) -> None:
@@ -55,6 +54,9 @@ class Verdicts:
         self.run_info: dict[str, str] = {}
         self.stale: list[str] = []
         self.lost: list[str] = []
+        self.folders: set[str] = set()
+        self.leaks: dict[str, list[str]] = {}
+        self._features: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the verdict of a feature; under xdist it comes from a worker."""
@@ -66,6 +68,12 @@ class Verdicts:
             self.verdicts[verdict.feature] = verdict
             self.run_info.update(json.loads(find_property(report.user_properties, RUN) or "{}"))
             self.stale = json.loads(find_property(report.user_properties, STALE) or "[]")
+            self.folders.add(find_property(report.user_properties, SUITE) or "")
+            self._features[report.nodeid] = verdict.feature
+        elif report.nodeid in self._features and report.failed:
+            text = find_property(report.user_properties, LEAKS_PROPERTY)
+            if text is not None:
+                self.leaks[self._features[report.nodeid]] = text.split(", ")
 
     @property
     def tried(self) -> int:
@@ -81,17 +89,14 @@ class Verdicts:
         if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
             raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written")
 
-    def write_cell(self, file: Path, complete: bool) -> None:
-        """One line for the run, then one for each verdict, by feature. Raises UsageError if that cannot be written.
-
-        complete: whether the run came to its end.
-        """
-        run = dict(sorted(self.run_info.items()))
-        head = {"schema": SCHEMA, "mode": self.mode, "complete": complete, "run": run}
-        rows = [verdict.to_text() for _, verdict in sorted(self.verdicts.items())]
+    def write_cell(self, file: Path, cell: Cell) -> None:
+        """Raises UsageError where that cannot be done. A cell that was there is the old one or the new one, never half."""
+        part = file.with_name(f"{file.name}.{os.getpid()}.part")
         try:
-            file.write_text("\n".join([json.dumps(head, sort_keys=True), *rows]) + "\n", encoding="utf-8")
+            part.write_text(cell.to_text(), encoding="utf-8")
+            part.replace(file)
         except OSError as error:
+            part.unlink(missing_ok=True)
             raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written: {error}") from None
 
 

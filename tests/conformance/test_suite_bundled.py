@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from pytest_compilepool.conformance.definition import EXPECTATIONS, MANIFEST
 from pytest_compilepool.conformance.expectations import read_expectations, stale_entries
 from pytest_compilepool.conformance.manifest import read_manifest
 from pytest_compilepool.conformance.mutation import read_mutants, scenarios, try_all, without_mutant
+from pytest_compilepool.matrix.cell import read_cell
 from pytest_compilepool.suite import PACKAGE, bundled
 
 TESTS = Path(__file__).parents[1]
@@ -60,26 +60,30 @@ def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
         "run",
         "--mode=stress",
         f"--requirements={REFERENCE}",
-        "--cell=cell.jsonl",
+        "--cell=cell.json",
         folder=tmp_path,
         timeout=1450,
         PYTHONPATH=str(TESTS),
     )
     assert status == 0, output
-    rows = [json.loads(line) for line in (tmp_path / "cell.jsonl").read_text().splitlines()[1:]]
-    assert {row["feature"] for row in rows} == set(FEATURES)
-    assert {row["outcome"] for row in rows} <= {"conforms", "not-tested"}
+    cell = read_cell(tmp_path / "cell.json")
+    assert set(cell.results) == set(FEATURES)
+    assert not cell.not_run
+    assert cell.totals.keys() <= {"PASS", "SKIP", "UNSUPPORTED"}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
-    status, output = compilepool("run", "--ci", "-n2", "--cell=cell.jsonl", folder=tmp_path, timeout=1450)
+    status, output = compilepool("run", "--ci", "-n2", "--cell=cell.json", folder=tmp_path, timeout=1450)
     assert status == 0, output
-    rows = [json.loads(line) for line in (tmp_path / "cell.jsonl").read_text().splitlines()[1:]]
-    assert sum(row["outcome"] == "conforms" for row in rows) >= 30
+    cell = read_cell(tmp_path / "cell.json")
+    assert cell.totals["PASS"] >= 30
+    assert cell.run["torch_git"]
+    assert cell.run["defaults"]
+    assert cell.timings.keys() >= {"warm", "ready", "shutdown"}
     # Wherever it was run from, nothing was written there.
-    assert [path.name for path in tmp_path.iterdir()] == ["cell.jsonl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["cell.json"]
 
 
 GROUPS = sorted({one.id.partition(".")[0] for one in MUTANTS})

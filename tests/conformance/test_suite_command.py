@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from small_suites import FEATURE, SCENARIO, compilepool
 
+from pytest_compilepool.matrix.cell import read_cell
+
 TESTS = Path(__file__).parents[1]
 MUTANTS = str(TESTS / "mutants")
 REFERENCE = "reference_pool.requirements:ReferenceRequirements"
@@ -126,14 +128,15 @@ def test_the_cell_of_a_run_that_was_cut_short_says_so(tmp_path):
         "-n0",
         f"--requirements={REFERENCE}",
         "--expectations=wrong.toml",
-        "--cell=cell.jsonl",
+        "--cell=cell.json",
         "--",
         "--maxfail=1",
         folder=_with_a_wrong_expectation(tmp_path),
         PYTHONPATH=str(TESTS),
     )
     assert status == 1
-    assert '"complete": false' in (tmp_path / "cell.jsonl").read_text().splitlines()[0]
+    cell = read_cell(tmp_path / "cell.json")
+    assert not cell.complete
 
 
 def _with_a_wrong_expectation(folder):

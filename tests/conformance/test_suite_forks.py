@@ -22,6 +22,7 @@ from pytest_compilepool.conformance import forks
 from pytest_compilepool.conformance.forks import ForkServer, ForkServers, Origin
 from pytest_compilepool.conformance.order import ANSWER, STACKS, Order, write_order
 from pytest_compilepool.fresh.ending import end_all
+from pytest_compilepool.matrix.cell import read_cell
 from pytest_compilepool.records import ProcessKey
 
 TESTS = Path(__file__).parents[1]
@@ -70,16 +71,15 @@ def forked_suite(own_suite, pytester):
             # Where temporary files go is found out once, and would be the server's.
             remembers="import tempfile; tempfile.gettempdir()",
         )
-        arguments = ("--compilepool-cell=cell.jsonl", *arguments)
+        arguments = ("--compilepool-cell=cell.json", *arguments)
         result = own_suite(
             *arguments, scenarios=scenarios, features=features, requirements="preloading:Forked"
         )
-        if not (pytester.path / "cell.jsonl").exists():
+        if not (pytester.path / "cell.json").exists():
             return result, {}, {}, {}
-        head, *rows = [json.loads(line) for line in (pytester.path / "cell.jsonl").read_text().splitlines()]
-        verdicts = {row["feature"]: row for row in rows}
-        told = {name: json.loads(row["notes"][0]) for name, row in verdicts.items() if row["notes"]}
-        return result, verdicts, told, head["run"]
+        cell = read_cell(pytester.path / "cell.json")
+        told = {name: json.loads(one.notes[0]) for name, one in cell.results.items() if one.notes}
+        return result, cell.results, told, cell.run
 
     return run
 
@@ -161,9 +161,9 @@ def test_one_that_stands_still_is_ended_and_the_next_is_forked(forked_suite):
     features = FEATURE + "limit = 2\n" + FEATURE.replace("jobs.add", "jobs.more")
     result, verdicts, told, _ = forked_suite(scenarios=two(stands), features=features)
     assert result.ret == 1
-    assert verdicts["jobs.add"]["status"] == "HANG"
-    assert "in wait_for" in verdicts["jobs.add"]["text"]
-    assert verdicts["jobs.more"]["status"] == "PASS"
+    assert verdicts["jobs.add"].status == "TIMEOUT"
+    assert "in wait_for" in verdicts["jobs.add"].reason
+    assert verdicts["jobs.more"].status == "PASS"
     assert told["jobs.more"]["loaded"]
 
 
@@ -173,9 +173,9 @@ def test_one_that_kills_has_crashed_and_the_next_is_forked(forked_suite, victim)
         scenarios=two(f"os.kill({victim}, signal.SIGKILL); time.sleep(600)")
     )
     assert result.ret == 1
-    assert verdicts["jobs.add"]["status"] == "CRASH"
-    assert "was killed by SIGKILL" in verdicts["jobs.add"]["text"]
-    assert verdicts["jobs.more"]["status"] == "PASS"
+    assert verdicts["jobs.add"].status == "CRASH"
+    assert "was killed by SIGKILL" in verdicts["jobs.add"].reason
+    assert verdicts["jobs.more"].status == "PASS"
     assert told["jobs.more"]["loaded"]
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 
 import pytest
 from small_suites import EXPECT, FEATURE
+
+from pytest_compilepool.matrix.cell import Result, read_cell
 
 HEAD = """
     import os, signal, sys, threading, time
@@ -22,7 +23,7 @@ HEAD = """
 
 KINDS = {
     "FAIL": 'check(2 + 2 == 5, "two and two are 4")',
-    "HANG": 'bench.answer(bench.submit(jobs.wait_for, "/nowhere", 600), 0.2)',
+    "TIMEOUT": 'bench.answer(bench.submit(jobs.wait_for, "/nowhere", 600), 0.2)',
     "CRASH": "os.kill(os.getpid(), signal.SIGKILL)",
 }
 
@@ -31,51 +32,53 @@ def scenario(body: str) -> str:
     return f"{HEAD}        {body}\n"
 
 
-def verdict(path) -> dict:
-    head, *rows = [json.loads(line) for line in (path / "cell.jsonl").read_text().splitlines()]
-    assert head["schema"] == 1
-    assert head["run"]["pool"] == "the reference pool"
-    (row,) = rows
-    return row
+def result_of(path) -> Result:
+    cell = read_cell(path / "cell.json")
+    assert cell.run["pool"] == "the reference pool"
+    (found,) = cell.results.values()
+    return found
 
 
 @pytest.mark.parametrize("status", KINDS)
 def test_what_is_not_kept_fails(own_suite, pytester, status):
-    result = own_suite("--compilepool-cell=cell.jsonl", scenarios=scenario(KINDS[status]))
+    result = own_suite("--compilepool-cell=cell.json", scenarios=scenario(KINDS[status]))
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         ["*jobs.add: A pool MUST add.*", "*0 of 1 features could not*", f"unexpected: jobs.add: {status}: *"]
     )
     assert "Traceback" not in str(result.stdout)
-    found = verdict(pytester.path)
-    assert (found["status"], found["outcome"]) == (status, "unexpected")
+    found = result_of(pytester.path)
+    assert (found.status, found.got) == (status, status)
+    assert found.signature
 
 
 def test_a_scenario_that_stands_still_is_ended_and_says_where(own_suite, pytester):
     result = own_suite(
-        "--compilepool-cell=cell.jsonl",
+        "--compilepool-cell=cell.json",
         features=FEATURE + "limit = 2\n",
         scenarios=scenario("threading.Lock().acquire() and jobs.wait_for('/nowhere/where_it_stands', 600)"),
     )
     assert result.ret == 1
-    found = verdict(pytester.path)
-    assert found["status"] == "HANG"
-    assert "in wait_for" in found["text"]
-    assert found["seconds"] < 20
+    found = result_of(pytester.path)
+    assert found.status == "TIMEOUT"
+    assert "in wait_for" in found.reason
+    assert "jobs.py:wait_for" in found.signature
+    assert found.duration < 20
 
 
 def test_what_a_scenario_raises_by_mistake_has_its_traceback(own_suite, pytester):
-    own_suite("--compilepool-cell=cell.jsonl", scenarios=scenario("1 / 0"))
-    found = verdict(pytester.path)
-    assert found["status"] == "FAIL"
-    assert found["text"].startswith("ZeroDivisionError: division by zero")
-    assert "in test_add" in found["text"]
+    own_suite("--compilepool-cell=cell.json", scenarios=scenario("1 / 0"))
+    found = result_of(pytester.path)
+    assert found.status == "FAIL"
+    assert found.reason.startswith("ZeroDivisionError: division by zero")
+    assert "in test_add" in found.reason
+    assert found.signature == "ZeroDivisionError: division by zero < test_inner.py:test_add"
 
 
 def test_a_known_defect_is_no_failure(own_suite, pytester):
     # Expectations are by torch: a requirements class of one's own says which.
     result = own_suite(
-        "--compilepool-cell=cell.jsonl",
+        "--compilepool-cell=cell.json",
         scenarios=scenario(KINDS["FAIL"]) + VERSIONED,
         expectations=EXPECT,
         requirements="test_inner:Versioned",
@@ -83,13 +86,14 @@ def test_a_known_defect_is_no_failure(own_suite, pytester):
     assert result.ret == 0
     result.assert_outcomes(xfailed=1)
     result.stdout.fnmatch_lines(["known defect: jobs.add: FAIL: two and two are 4 (https://example.org/1)"])
-    found = verdict(pytester.path)
-    assert (found["outcome"], found["expected"]) == ("known", ["FAIL"])
+    found = result_of(pytester.path)
+    assert (found.status, found.got, found.expected) == ("XFAIL", "FAIL", ["FAIL"])
+    assert found.bug == "https://example.org/1"
 
 
 def test_another_defect_than_the_known_one_is_a_failure(own_suite):
     result = own_suite(
-        scenarios=scenario(KINDS["HANG"]) + VERSIONED,
+        scenarios=scenario(KINDS["TIMEOUT"]) + VERSIONED,
         expectations=EXPECT,
         requirements="test_inner:Versioned",
     )
@@ -180,7 +184,7 @@ def test_those_that_hang_are_spread_among_the_others(own_suite):
         .replace("test_add", f"test_{one}")
         for one in letters
     )
-    entry = EXPECT.replace('torch = ">=2.8"\n', "").replace("FAIL", "HANG")
+    entry = EXPECT.replace('torch = ">=2.8"\n', "").replace("FAIL", "TIMEOUT")
     known = "".join(entry.replace("jobs.add", f"jobs.{one}") for one in "ab")
     result = own_suite("-v", features=features, scenarios=scenarios, expectations=known)
     result.assert_outcomes(passed=6, xfailed=2)

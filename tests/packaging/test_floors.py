@@ -41,6 +41,7 @@ FLOORS = {
     "fresh": 1,
     "isolation": 1,
     "measure": 1,
+    "matrix": 1,
     "vllm": 1,
     "report": 1,
     "workloads": 1,

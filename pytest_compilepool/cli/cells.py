@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cells that a sub-command was given: files, and folders in which they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from pytest_compilepool.cli.refusal import Refused
+from pytest_compilepool.matrix.cell import BadCell, Cell, read_cell
+
+
+def files(names: Iterable[str]) -> list[Path]:
+    """Those files; of a folder all `.json` in it and below. Raises Refused where there is none."""
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = sorted(path.rglob("*.json"))
+            if not inside:
+                raise Refused(f"{name!r} is a folder without a .json file")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise Refused(
+                f"{name!r} is not there; allowed: cells, as `compilepool run --cell` writes them, and folders"
+            )
+    return list(dict.fromkeys(found))
+
+
+def read_all(names: Iterable[str]) -> tuple[list[Cell], list[str]]:
+    """The cells, and a sentence for each file that cannot be used. Raises Refused where no file is left."""
+    cells, bad = [], []
+    for file in files(names):
+        try:
+            cells.append(read_cell(file))
+        except BadCell as error:
+            bad.append(str(error))
+    if not cells:
+        raise Refused("; ".join(bad))
+    return cells, bad
+
+
+def read_one(name: str) -> Cell:
+    """Raises Refused."""
+    if Path(name).is_dir():
+        raise Refused(f"{name!r} is a folder; allowed: a cell, as `compilepool run --cell` writes it")
+    try:
+        return read_cell(Path(name))
+    except BadCell as error:
+        raise Refused(str(error)) from None
+
+
+def write(name: str, text: str, option: str) -> None:
+    """Raises Refused where it cannot be written."""
+    try:
+        Path(name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Refused(f"{option}: {name!r} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compilepool expectations update`: what cells found that nobody knew, as entries of a file. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pytest_compilepool.cli import cells
+from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
+from pytest_compilepool.cli.refusal import Refused
+from pytest_compilepool.conformance.definition import MANIFEST
+from pytest_compilepool.conformance.expectations import read_expectations
+from pytest_compilepool.conformance.manifest import read_manifest
+from pytest_compilepool.conformance.tomlfile import BadFile
+from pytest_compilepool.matrix.updating import update, without
+from pytest_compilepool.suite import bundled
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the sub-command."""
+    parser.add_argument("what", choices=["update"], help="the only thing that there is to do")
+    parser.add_argument(
+        "cells", nargs="+", metavar="CELL", help="files that `compilepool run --cell` wrote, or folders"
+    )
+    parser.add_argument("--file", metavar="FILE", required=True, help="the expectations, changed in place")
+    parser.add_argument("--bug", metavar="LINK", default="", help="of what is added: https://...")
+    parser.add_argument(
+        "--suite", metavar="FOLDER", help="with the features.toml; the bundled suite's otherwise"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be changed, and change nothing"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0, and 1 where something is left to do by hand. Raises Refused for bad arguments and files."""
+    if arguments.bug and not arguments.bug.startswith("https://"):
+        raise Refused(f"--bug: {arguments.bug!r} is not allowed; allowed: a link that begins with https://")
+    found, bad = cells.read_all(arguments.cells)
+    if bad:
+        raise Refused("; ".join(bad))
+    file = Path(arguments.file)
+    try:
+        features = read_manifest(Path(arguments.suite or bundled()) / MANIFEST)
+        entries = read_expectations(file, features) if file.exists() else []
+    except BadFile as error:
+        raise Refused(str(error)) from None
+    changes = update(found, entries, arguments.bug)
+    unknown = sorted({name for cell in found for name in cell.results} - features.keys())
+    if unknown:
+        raise Refused(
+            f"features of another suite: {', '.join(unknown[:5])}; --suite names the folder of theirs"
+        )
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    text = without(text, [int(one.where.rpartition(":")[2]) for one in changes.obsolete]).rstrip("\n")
+    text = "\n\n".join([*([text] if text else []), *(block.rstrip("\n") for block in changes.added)]) + "\n"
+    if not arguments.dry_run and (changes.added or changes.obsolete):
+        cells.write(arguments.file, text, "--file")
+    for block in changes.added:
+        print(f"added:\n{block}")
+    for entry in changes.obsolete:
+        print(f"removed: {entry.where}: {entry.feature}, torch {entry.torch}: is kept now")
+    print("\n".join(changes.told) or f"{len(changes.added)} added, {len(changes.obsolete)} removed")
+    return 1 if changes.told else 0

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compilepool matrix`: cells side by side, in a terminal, as Markdown, and as data. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from pytest_compilepool.cli import cells
+from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
+from pytest_compilepool.cli.refusal import Refused
+from pytest_compilepool.matrix import plain
+from pytest_compilepool.matrix.history import history
+from pytest_compilepool.matrix.support import support
+from pytest_compilepool.matrix.table import Matrix
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the sub-command."""
+    parser.add_argument(
+        "cells", nargs="+", metavar="CELL", help="files that `compilepool run --cell` wrote, or folders"
+    )
+    parser.add_argument(
+        "--markdown", action="store_true", help="for the summary of a CI step: changed rows only"
+    )
+    parser.add_argument(
+        "--support-json", metavar="OUT", help="write since and until when each feature is kept"
+    )
+    parser.add_argument(
+        "--feature", metavar="ID", help="one feature through all builds, and where it changed"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0, and 1 where a file could not be used. Raises Refused where none can."""
+    found, bad = cells.read_all(arguments.cells)
+    for sentence in bad:
+        print(f"compilepool matrix: left out: {sentence}", file=sys.stderr)
+    matrix = Matrix(found)
+    if arguments.feature is not None and arguments.feature not in matrix.features:
+        raise Refused(f"--feature: {arguments.feature!r} is in none of these cells")
+    if arguments.support_json is not None:
+        cells.write(arguments.support_json, json.dumps(support(matrix), indent=1) + "\n", "--support-json")
+    if arguments.feature is not None:
+        lines = history(found, arguments.feature)
+    elif arguments.markdown:
+        lines = plain.markdown(matrix)
+    else:
+        lines = plain.terminal(matrix)
+    print("\n".join(lines))
+    return 1 if bad else 0

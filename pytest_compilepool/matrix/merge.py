@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of one run, made on one machine or on many, put together: the cell that the whole run gives, but for times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pytest_compilepool.matrix.cell import BadCell, Cell, Result
+from pytest_compilepool.matrix.environments import differing_axes, identity
+
+SHARD = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)")
+ELSEWHERE = "in another shard"
+"""Why a feature has no result in a part."""
+
+
+def merge(cells: Sequence[Cell]) -> Cell:
+    """One cell of these. Raises BadCell where they are of different environments, or one feature has two statuses."""
+    first = cells[0]
+    for other in cells[1:]:
+        if identity(other) != identity(first):
+            lines = [line for found in differing_axes(first, other).values() for line in found]
+            raise BadCell(f"{other.source}: of another environment than {first.source}: {'; '.join(lines)}")
+    results: dict[str, Result] = {}
+    came_from: dict[str, str] = {}
+    for cell in cells:
+        for name, result in cell.results.items():
+            known = results.setdefault(name, result)
+            came_from.setdefault(name, cell.source)
+            if known.status != result.status:
+                raise BadCell(
+                    f"{cell.source}: {name} is {result.status}, but {known.status} in {came_from[name]}; "
+                    "these are two runs, not parts of one"
+                )
+    not_run = _not_run(cells, results)
+    shard, complete = _shard(cells)
+    return replace(
+        first,
+        run=_run(cells),
+        results=results,
+        not_run=not_run,
+        shard=shard,
+        complete=complete and all(cell.complete for cell in cells),
+        timings=_timings(cells),
+        source=" + ".join(cell.source for cell in cells),
+    )
+
+
+def _not_run(cells: Iterable[Cell], results: dict[str, Result]) -> dict[str, str]:
+    """What no part has tried; another reason than that it was another part's comes first."""
+    found: dict[str, str] = {}
+    for cell in cells:
+        for name, why in cell.not_run.items():
+            if name not in results and found.get(name, ELSEWHERE) == ELSEWHERE:
+                found[name] = why
+    return found
+
+
+def _shard(cells: Sequence[Cell]) -> tuple[str, bool]:
+    """Empty where all parts are there. And whether they are."""
+    parts = {cell.shard for cell in cells if cell.shard}
+    if not parts:
+        return "", True
+    of = {part.rpartition("/")[2] for part in parts}
+    if len(of) > 1:
+        raise BadCell(f"parts of different divisions: {', '.join(sorted(parts))}")
+    many = int(of.pop())
+    missing = [part for part in (f"{number}/{many}" for number in range(1, many + 1)) if part not in parts]
+    whole = not missing or any(not cell.shard for cell in cells)
+    return ("", True) if whole else ("+".join(sorted(parts)), False)
+
+
+def _run(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Of the first; where machines differ, what there was, each once; the earliest start."""
+    found: dict[str, Any] = dict(cells[0].run)
+    for name in {name for cell in cells for name in cell.run}:
+        values = [cell.run[name] for cell in cells if name in cell.run]
+        if name == "started":
+            found[name] = min(map(str, values))
+        elif isinstance(values[0], str):
+            found[name] = " | ".join(dict.fromkeys(map(str, values)))
+    return found
+
+
+def _timings(cells: Sequence[Cell]) -> dict[str, float]:
+    """Of the first that has them."""
+    return next((cell.timings for cell in cells if cell.timings), {})

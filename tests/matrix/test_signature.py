@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two runs that failed for one cause look alike, and for two causes do not."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_compilepool.matrix.signature import signature
+
+HANG = """the scenario was still at it after 60 s and was ended; where it stood:
+Timeout (0:01:00)!
+Thread 0x00007f{0} (most recent call first):
+  File "/{1}/python3.11/threading.py", line {2} in wait
+  File "/{1}/site-packages/torch/_inductor/compile_worker/subproc_pool.py", line {2} in quiesce
+"""
+RAISED = """RuntimeError: pool {0} of pid {2} in /{1}/x/y.sock is closed
+Traceback (most recent call last):
+  File "/{1}/conformance/child.py", line 7, in _try
+    scenario(bench)
+  File "/{1}/suites/test_warm.py", line {2}, in test_it
+    pool.submit()
+  File "/{1}/torch/pool.py", line {2}, in submit
+    raise
+"""
+
+
+@pytest.mark.parametrize("text", [HANG, RAISED])
+def test_another_run_has_the_same(text):
+    one = signature(text.format("a1b2c3d4e5", "usr/lib", 12))
+    assert one == signature(text.format("00ff00ff00", "home/ci/venv", 993))
+    assert "/" not in one
+    assert not set(one) & set("0123456789")
+
+
+def told(text):
+    return text.format("a1b2c3d4e5", "usr/lib", 12)
+
+
+def test_frames_are_told_innermost_first():
+    assert signature(told(HANG)).endswith("threading.py:wait < subproc_pool.py:quiesce")
+    assert signature(told(RAISED)).endswith("pool.py:submit < test_warm.py:test_it")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("FAIL: a worker is left", "FAIL: the sidecar is left"),
+        (HANG, HANG.replace("in quiesce", "in shutdown")),
+        (RAISED, RAISED.replace("RuntimeError", "OSError")),
+    ],
+)
+def test_another_cause_has_another(one, other):
+    assert signature(told(one)) != signature(told(other))
+
+
+def test_of_nothing():
+    assert signature("") == ""
+    assert signature("\n\n") == ""
