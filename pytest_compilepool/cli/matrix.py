@@ -10,16 +10,23 @@ import sys
 from pytest_compilepool.cli import cells
 from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
 from pytest_compilepool.cli.refusal import Refused
+from pytest_compilepool.conformance.definition import MANIFEST
+from pytest_compilepool.conformance.manifest import read_manifest
 from pytest_compilepool.matrix import plain
 from pytest_compilepool.matrix.history import history
+from pytest_compilepool.matrix.page import NoTemplates, page
 from pytest_compilepool.matrix.support import support
 from pytest_compilepool.matrix.table import Matrix
+from pytest_compilepool.suite import bundled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
     parser.add_argument(
         "cells", nargs="+", metavar="CELL", help="files that `compilepool run --cell` wrote, or folders"
+    )
+    parser.add_argument(
+        "--html", metavar="OUT", help="write one static page; needs jinja2 (the extra `report`)"
     )
     parser.add_argument(
         "--markdown", action="store_true", help="for the summary of a CI step: changed rows only"
@@ -42,6 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise Refused(f"--feature: {arguments.feature!r} is in none of these cells")
     if arguments.support_json is not None:
         cells.write(arguments.support_json, json.dumps(support(matrix), indent=1) + "\n", "--support-json")
+    if arguments.html is not None:
+        try:
+            text = page(matrix, _musts(), bad)
+        except NoTemplates as error:
+            raise Refused(f"--html: {error}") from None
+        cells.write(arguments.html, text, "--html")
     if arguments.feature is not None:
         lines = history(found, arguments.feature)
     elif arguments.markdown:
@@ -50,3 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         lines = plain.terminal(matrix)
     print("\n".join(lines))
     return 1 if bad else 0
+
+
+def _musts() -> dict[str, str]:
+    """The sentences of the bundled suite; another's are not known here."""
+    return {name: feature.must for name, feature in read_manifest(bundled() / MANIFEST).items()}

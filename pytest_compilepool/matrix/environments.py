@@ -106,7 +106,8 @@ def title(cell: Cell) -> str:
     run = cell.run
     parts = [f"torch {run['torch']}" if run.get("torch") else str(run.get("pool") or "?")]
     parts += [f"{name} {run[name]}" for name in ("triton", "vllm", "python") if run.get(name, "-") != "-"]
-    parts.append(str(run.get("gpu") or "no GPU"))
+    if run.get("gpu") or "kernel" in run:  # cells of the first schema do not say
+        parts.append(str(run.get("gpu") or "no GPU"))
     return ", ".join(parts)
 
 

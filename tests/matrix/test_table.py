@@ -10,6 +10,7 @@ import pytest
 from pytest_compilepool.matrix import plain
 from pytest_compilepool.matrix.cell import Result
 from pytest_compilepool.matrix.environments import column, identity, lane
+from pytest_compilepool.matrix.history import history
 from pytest_compilepool.matrix.support import support
 from pytest_compilepool.matrix.table import Matrix
 
@@ -25,12 +26,20 @@ def test_columns_are_releases_in_the_order_of_versions(cell):
         "2.10.0",
         "2.13.0+cpu",
         "2.13.0+cu130",
+        "2.16.0",
         "2.16.0.dev20261101",
         "2.16.0.dev20261102",
     ]
     matrix = Matrix([of_torch(cell, version, "PASS") for version in versions])
-    assert [one.name for one in matrix.columns] == ["2.9.1", "2.10.0", "2.13.0", "2.14.1", "2.16.0 nightly"]
-    assert [len(one.cells) for one in matrix.columns] == [1, 1, 2, 1, 2]
+    assert [one.name for one in matrix.columns] == [
+        "2.9.1",
+        "2.10.0",
+        "2.13.0",
+        "2.14.1",
+        "2.16.0 nightly",
+        "2.16.0",
+    ]
+    assert [len(one.cells) for one in matrix.columns] == [1, 1, 2, 1, 2, 1]
 
 
 def test_lanes_are_vllms_and_none_comes_first(cell):
@@ -184,3 +193,18 @@ def test_one_feature_through_many_builds(cell, written, compilepool, tmp_path):
     status, _, err = compilepool("matrix", tmp_path, "--feature", "warm.z")
     assert status == 4
     assert "'warm.z' is in none of these cells" in err
+
+
+def test_a_change_within_one_commit_of_torch_is_not_torchs(cell):
+    builds = [
+        cell({"warm.a": status}, run={"torch": "2.14.1", "torch_git": "same", "started": day})
+        for day, status in (("2026-11-01", "PASS"), ("2026-11-02", "FAIL"))
+    ]
+    assert "  changed between these two: the same commit of torch (same), so not torch's" in list(
+        history(builds, "warm.a")
+    )
+    for build in builds:
+        del build.run["torch_git"]
+    assert "  changed between these two: their commits are not in the cells" in list(
+        history(builds, "warm.a")
+    )
