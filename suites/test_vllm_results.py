@@ -193,6 +193,9 @@ def _mode(bench: Bench, mode: str) -> None:
     cold = engines["cold", True].counters
     graphs, unique = cold.get("aot_autograd.total", 0), cold.get("aot_autograd.autograd_cache_miss", 0)
     bench.note(f"{graphs} subgraphs, {unique} unique")
+    for phase in ("cold", "warm"):
+        told = counters(engines[phase, True])
+        bench.count({f"{phase}.{name}": value for name, value in told.items()})
 
 
 def _right(mode: str, cold: Engine, warm: Engine) -> None:

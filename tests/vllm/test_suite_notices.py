@@ -762,10 +762,12 @@ def play(tmp_path, monkeypatch):
         monkeypatch.setattr(vllm_starts.Starts, "of", of)
         (tmp_path / "vllm" / "roots" / "default-alone" / "torch_compile_cache").mkdir(parents=True)
         notes: list[str] = []
+        told = played.counters = {}
         bench = SimpleNamespace(
             order=SimpleNamespace(shared=str(tmp_path), limit=600.0),
             requirements=SimpleNamespace(vllm_gpu=identifier in ON_A_GPU),
             note=notes.append,
+            count=lambda counters: told.update(counters),
         )
         module, function = WHERE[identifier]
         getattr(importlib.import_module(module), function).scenario(bench)
@@ -782,6 +784,13 @@ def test_every_feature_is_falsified():
 @pytest.mark.parametrize("identifier", sorted(LIES))
 def test_what_was_recorded_conforms(identifier, play):
     assert all("nan" not in note for note in play(identifier, recorded(identifier)))
+
+
+def test_counters_are_told_to_whoever_compares_releases(play):
+    play("vllm.counters-default", recorded("vllm.counters-default"))
+    assert play.counters["cold.vllm.num_compiled_artifacts_saved"] == 3
+    assert play.counters["warm.vllm.num_compiled_artifacts_loaded"] == 3
+    assert "warm.vllm.num_compiled_artifacts_saved" not in play.counters
 
 
 @pytest.mark.parametrize(
