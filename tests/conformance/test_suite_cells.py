@@ -176,8 +176,10 @@ def test_what_is_required_and_not_there_is_an_error(cell_of, monkeypatch):
 
 
 @pytest.mark.timeout(120)
-def test_a_test_whose_process_dies_is_an_error_in_the_cell(cell_of):
+def test_a_test_whose_process_dies_is_an_error_in_the_cell(cell_of, monkeypatch, tmp_path):
     pytest.importorskip("xdist")
+    # What features share lies in a folder of each worker's own, and nobody removes that of one that died.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     # Of pytest's own process: the scenario is not what dies.
     _, cell = cell_of("-p", "xdist", "-n", "1", "-p", "dying", names=("add", "more"))
     assert cell.results["jobs.more"].status == "ERROR"
