@@ -7,6 +7,7 @@ as letters, and for each cell that was not plainly kept a row of numbers that po
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -31,7 +32,8 @@ def page(matrix: Matrix, musts: dict[str, str], left_out: Iterable[str] = ()) ->
     Raises NoTemplates.
     """
     try:
-        import jinja2
+        # By its name: it is an extra, and whoever has none is to be able to check these types.
+        jinja2: Any = importlib.import_module("jinja2")
     except ImportError:
         raise NoTemplates("jinja2 is not installed (pip install 'pytest-compilepool[report]')") from None
     environment = jinja2.Environment(
@@ -41,7 +43,7 @@ def page(matrix: Matrix, musts: dict[str, str], left_out: Iterable[str] = ()) ->
         lstrip_blocks=True,
     )
     notes = list(plain.notes(matrix))
-    return environment.get_template("matrix.html.j2").render(
+    made: str = environment.get_template("matrix.html.j2").render(
         matrix=matrix,
         lanes=matrix.lanes,
         groups=[
@@ -58,6 +60,7 @@ def page(matrix: Matrix, musts: dict[str, str], left_out: Iterable[str] = ()) ->
         meanings=MEANINGS,
         data=_script(_data(matrix)),
     )
+    return made
 
 
 def _shown(square: Square, column: Column) -> tuple[str, str, str]:
