@@ -246,8 +246,11 @@ def test_shared_memory_that_it_leaves_is_named_and_removed(program, run):
         f"file = open('/dev/shm/{name}', 'w+b'); file.truncate(4096); memory = mmap.mmap(file.fileno(), 4096)\n"
         "shared.note(pathlib.Path(folder)); answer('{}'); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    assert run().shared == [name]
-    assert not (shared.MEMORY / name).exists()
+    try:
+        assert run().shared == [name]
+        assert not (shared.MEMORY / name).exists()
+    finally:
+        (shared.MEMORY / name).unlink(missing_ok=True)
 
 
 def test_what_ends_by_itself_soon_is_no_survivor(program, run, tmp_path):
