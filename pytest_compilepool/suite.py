@@ -19,7 +19,6 @@ from pytest_compilepool.conformance.definition import (
     MANIFEST,
     Definition,
     check_groups,
-    check_required,
     check_versions,
     read_definition,
 )
@@ -28,6 +27,7 @@ from pytest_compilepool.conformance.feature import ATTRIBUTE
 from pytest_compilepool.conformance.forks import Address, ForkServer, ForkServers
 from pytest_compilepool.conformance.judging import judge, tried
 from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
+from pytest_compilepool.conformance.required import check_required
 from pytest_compilepool.conformance.runner import run_feature
 from pytest_compilepool.conformance.shards import in_shard
 from pytest_compilepool.conformance.tomlfile import BadFile

@@ -15,12 +15,12 @@ from pytest_compilepool.conformance import shards
 from pytest_compilepool.conformance.definition import (
     Definition,
     check_groups,
-    check_required,
     check_versions,
     read_definition,
 )
 from pytest_compilepool.conformance.forks import Address, Origin
 from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
+from pytest_compilepool.conformance.required import check_required
 from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Subject, ask
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.options import INTERPRETERS

@@ -43,19 +43,6 @@ def check_groups(asked: Iterable[str], groups: Iterable[str], origin: str) -> No
             raise ValueError(f"{origin}: {group!r} is not allowed; allowed: {', '.join(allowed)}")
 
 
-def check_required(asked: Iterable[str], subject: Subject, origin: str) -> None:
-    """Raises ValueError for a property that nobody knows, and for one that does not hold here. origin: of what was asked."""
-    for need in asked:
-        if need not in subject.holds:
-            raise ValueError(
-                f"{origin}: {need!r} is not allowed; allowed: {', '.join(sorted(subject.holds))}"
-            )
-        if not subject.holds[need]:
-            raise ValueError(
-                f"{origin}: {need} is required, and is not here: {subject.reasons[need].partition(': ')[2]}"
-            )
-
-
 def check_versions(expectations: Iterable[Expectation], subject: Subject) -> None:
     """Raises BadFile where ranges of torch were given for a pool that says nothing of a torch."""
     ranges = [one for one in expectations if one.torch is not None]
