@@ -262,7 +262,7 @@ OPTIONS = (
         None,
         _words,
         "words, separated by commas",
-        "Properties such as gpu, triton, vllm: one that does not hold here is an error, not a skip",
+        "Properties such as gpu or triton, and versions such as torch==2.13.*: what is not here is an error, not a skip",
     ),
     Option(
         "attempts",

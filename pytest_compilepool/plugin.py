@@ -36,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(session, "compilepool-session")
     config.pluginmanager.register(session.summary, "compilepool-summary")
     config.pluginmanager.register(session.verdicts, "compilepool-verdicts")
+    if session.cell_file is not None:
+        config.pluginmanager.register(session.cell_file, "compilepool-cell")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

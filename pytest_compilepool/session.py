@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from pytest_compilepool.pool.manager import PoolManager
     from pytest_compilepool.pool.policy import Decision
     from pytest_compilepool.records import Leak
+    from pytest_compilepool.report.cellfile import CellFile
     from pytest_compilepool.suite import Suite
     from pytest_compilepool.timeouts import Timeouts
 
@@ -85,10 +85,8 @@ class Session:
         self.has_torch = torch_available()
         self.summary = Summary()
         self.verdicts = Verdicts(self.settings.mode, self.settings.ci)
-        if self.settings.cell is not None:
-            self.verdicts.check_cell(Path(self.settings.cell))
+        self.cell_file = self._cell_file()
         self._at_start = dict(os.environ)
-        self._began = time.time()
         self._register: PoolRegister | None = None
         self._manager: PoolManager | None = None
         self._leaks: LeakWatch | None = None
@@ -360,20 +358,26 @@ class Session:
             if self.settings.leaks == "fail" and session.exitstatus == 0:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
+    def _cell_file(self) -> CellFile | None:
+        """Of the process that verdicts come to."""
+        options = self.settings
+        if options.cell is None or hasattr(self.config, "workerinput"):
+            return None
+        from pytest_compilepool.report.cellfile import CellFile
+        from pytest_compilepool.report.cells import Asked
+
+        asked = Asked(options.requirements or "", options.mode, options.group, options.shard)
+        return CellFile(self.config, Path(options.cell), self.verdicts, asked)
+
     def _finish_suite(self, session: pytest.Session) -> None:
         """The verdicts have come in: they are written, and where nothing was tried the exit status says so."""
         verdicts = self.verdicts.verdicts
         if hasattr(self.config, "workerinput") or not verdicts:
             return
-        if self.settings.cell is not None:
+        if self.cell_file is not None:
             cut_short = bool(session.shouldstop or session.shouldfail or self.verdicts.lost)
-            complete = session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED) and not cut_short
-            from pytest_compilepool.report import cells
-
-            options = self.settings
-            asked = cells.Asked(options.requirements or "", options.mode, options.group, options.shard)
-            made = cells.made(self.verdicts, self.config, asked, self._began, complete)
-            self.verdicts.write_cell(Path(self.settings.cell), made)
+            ended = session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED)
+            self.cell_file.write(complete=ended and not cut_short)
         if session.exitstatus == 0 and self.verdicts.tried == 0:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if self.settings.ci and self.verdicts.stale and session.exitstatus == 0:

@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shard", metavar="K/N", help="a part of the features only: 1/2 and 2/2 are all of them"
     )
     parser.add_argument(
-        "--require", metavar="P", help="gpu, triton, vllm, ...: an error where it is not here, not a skip"
+        "--require",
+        metavar="P",
+        help="gpu, vllm, torch==2.13.*, ...: an error where it is not here, not a skip",
     )
     parser.add_argument(
         "--attempts", metavar="N", help="how often a feature that is not as expected is tried (1)"

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,18 @@ class Asked:
     shard: str | None
 
 
-def made(found: Verdicts, config: pytest.Config, asked: Asked, began: float, complete: bool) -> Cell:
-    """began: `time.time()`; complete: whether the run came to its end. The pool is asked for its facts now: seconds."""
+@dataclass(frozen=True)
+class RunInfo:
+    """run: of which environment a cell is; timings: of one pool, seconds by step."""
+
+    run: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+def run_info(config: pytest.Config, asked: Asked, began: float) -> RunInfo:
+    """The pool is asked now, which takes seconds. began: `time.time()`."""
     told, timings, missing = facts.ask(asked.requirements or DEFAULT)
     run: dict[str, Any] = {
-        **found.run_info,
         **runinfo.machine(),
         **told,
         "pytest": pytest.__version__,
@@ -50,23 +58,30 @@ def made(found: Verdicts, config: pytest.Config, asked: Asked, began: float, com
     }
     if missing:
         run["facts_missing"] = missing
+    return RunInfo(run, timings)
+
+
+def made(found: Verdicts, info: RunInfo, asked: Asked, complete: bool) -> Cell:
+    """complete: whether the run came to its end."""
     results = {name: _result(verdict, found) for name, verdict in found.verdicts.items()}
     for name in _lost(found):
         results[name] = Result(name, "ERROR", "ERROR", reason=_DIED, signature=_DIED)
     return Cell(
         suite=_suite_version(),
-        run=run,
+        run={**found.run_info, **info.run},
         mode=asked.mode,
         complete=complete,
         shard=asked.shard or "",
         results=results,
         not_run=_not_run(found.folders, results, asked),
-        timings=timings,
+        timings=dict(info.timings),
     )
 
 
 def _lost(found: Verdicts) -> list[str]:
     """Features of the tests whose process died, as far as their suite is known."""
+    if not found.lost:
+        return []
     tests = {place: name for folder in found.folders for place, name in _tests(Path(folder))}
     parts = [nodeid.split("::") for nodeid in found.lost]
     places = [(Path(one[0]).name, one[-1].partition("[")[0]) for one in parts]
@@ -108,7 +123,7 @@ def _result(verdict: Verdict, found: Verdicts) -> Result:
 def _not_run(folders: Iterable[str], results: Mapping[str, Result], asked: Asked) -> dict[str, str]:
     every: dict[str, Feature] = {}
     for folder in folders:
-        every |= read_manifest(Path(folder) / MANIFEST)
+        every |= _manifest(folder)
     why = {name: _why(feature, asked) for name, feature in every.items()}
     mine = in_shard([name for name, text in why.items() if not text], asked.shard)
     left = {
@@ -116,6 +131,11 @@ def _not_run(folders: Iterable[str], results: Mapping[str, Result], asked: Asked
         for name, text in why.items()
     }
     return {name: text for name, text in left.items() if name not in results}
+
+
+@cache
+def _manifest(folder: str) -> dict[str, Feature]:
+    return read_manifest(Path(folder) / MANIFEST)
 
 
 def _why(feature: Feature, asked: Asked) -> str:

@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_compilepool.conformance.verdict import OUTCOMES, PROPERTY, RUN, STALE, SUITE, Verdict
-from pytest_compilepool.matrix.cell import Cell
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, find_property
 
 _HEADS = {
@@ -83,21 +80,6 @@ class Verdicts:
     def of(self, outcome: str) -> list[Verdict]:
         """Those with that outcome."""
         return [verdict for verdict in self.verdicts.values() if verdict.outcome == outcome]
-
-    def check_cell(self, file: Path) -> None:
-        """Raises UsageError where nothing can be written there: before the suite has run, not after it."""
-        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-            raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written")
-
-    def write_cell(self, file: Path, cell: Cell) -> None:
-        """Raises UsageError where that cannot be done. A cell that was there is the old one or the new one, never half."""
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        try:
-            part.write_text(cell.to_text(), encoding="utf-8")
-            part.replace(file)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written: {error}") from None
 
 
 def write_summary(reporter: pytest.TerminalReporter, found: Verdicts) -> None:

@@ -108,6 +108,28 @@ def test_two_halves_of_a_run_merge_into_the_whole(cell_of):
     assert made.to_text() == whole.to_text()
 
 
+KILLED = """
+    def test_is_killed_by_the_clock_of_a_ci():
+        os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_run_that_is_killed_leaves_what_it_knew(own_suite, pytester):
+    result = own_suite(CELL, features=features(*NAMES), scenarios=scenarios("add", "more") + KILLED)
+    assert result.ret == -9
+    cell = read_cell(pytester.path / "cell.json")
+    assert cell.totals == {"PASS": 2, "NOTRUN": 2}
+    assert not cell.complete
+    assert cell.run["pool"] == "the reference pool"
+    assert cell.run["host"]
+    assert [path.name for path in pytester.path.glob("cell*")] == ["cell.json"]
+
+
+def test_nothing_is_asked_where_tests_are_only_collected(own_suite, pytester):
+    assert own_suite(CELL, "--collect-only").ret == 0
+    assert not (pytester.path / "cell.json").exists()
+
+
 @pytest.mark.parametrize("text", ["3/2", "half", "0/1"])
 def test_a_shard_that_is_none(cell_of, text):
     result, cell = cell_of(f"--compilepool-shard={text}")
