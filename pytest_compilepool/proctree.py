@@ -21,11 +21,27 @@ from pytest_compilepool.records import ProcessKey
 TAG = "COMPILEPOOL_SESSION"
 """Environment variable that a session sets so that its descendants can be told from strangers."""
 
+_BELOW = "."
 _LINUX = sys.platform.startswith("linux")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 T = TypeVar("T")
+
+
+def tag_below() -> str:
+    """A new value of `TAG` for an interpreter that is told from the rest of this session, and is still of it.
+
+    Where this session is killed, its guard knows by the beginning what it has to end.
+    """
+    mine = os.environ.get(TAG) or str(os.getpid())
+    return f"{mine}{_BELOW}{os.urandom(16).hex()}"
+
+
+def is_tagged(pid: int, tag: str) -> bool:
+    """Whether that process was started with this tag, or with one that `tag_below` has made below it."""
+    value = environment_value(pid, TAG)
+    return value is not None and (value == tag or value.startswith(tag + _BELOW))
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Origin:
     def __init__(self, preload: Sequence[str]) -> None:
         """Start it, and do not wait. Raises OSError."""
         self.address = Address(tuple(preload), f"compilepool-{os.getpid()}-{os.urandom(16).hex()}")
-        self._tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+        self._tag = proctree.tag_below()
         with socket.socket(socket.AF_UNIX) as door:
             door.bind(f"\0{self.address.name}")
             door.listen(socket.SOMAXCONN)
@@ -139,7 +139,7 @@ class ForkServer:
 
     def run(self, folder: Path, seconds: float, stop: threading.Event | None = None) -> int | None:
         """What `interpreters.run_interpreter` does, in an interpreter that does the order in that folder."""
-        tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+        tag = proctree.tag_below()
         (folder / LOG).write_bytes(b"")
         order = {
             "folder": str(folder),

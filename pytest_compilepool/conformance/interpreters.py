@@ -61,7 +61,7 @@ def run_interpreter(
     boot: its program, called with the folder and the pid of this process; what it says is in the folder's log. Returns
     its status, None where it had not ended by itself in that time, or nobody wanted to know any more.
     """
-    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+    tag = proctree.tag_below()
     child = start(boot, folder, tag, own_session=True)
     try:
         return wait(child, seconds, stop)

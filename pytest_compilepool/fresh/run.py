@@ -76,7 +76,7 @@ def run(order: Order, folders: Folders, environment: Mapping[str, str | None] | 
     for name in (ANSWER, OUTPUT, STAGE):
         (folders.run / name).unlink(missing_ok=True)
     # A mark of its own: what it leaves behind has lost its parent by the time that it has ended.
-    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+    tag = proctree.tag_below()
     (folders.run / PATH).write_text(json.dumps(list(order.path)), encoding="utf-8")
     command = [sys.executable, "-c", _BOOT, str(folders.run), str(os.getpid())]
     with open(folders.run / LOG, "wb") as log:

@@ -123,7 +123,7 @@ def parent_of_pool(pid: int) -> int | None:
 
 
 def _carries(pid: int, owner: Owner) -> bool:
-    if owner.tag and proctree.environment_value(pid, proctree.TAG) == owner.tag:
+    if owner.tag and proctree.is_tagged(pid, owner.tag):
         return True
     return bool(owner.mark) and _holds(pid, owner.mark)
 

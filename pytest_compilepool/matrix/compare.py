@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pytest_compilepool.matrix import counters
 from pytest_compilepool.matrix.cell import Cell, Result
 from pytest_compilepool.matrix.environments import differing_axes, title
+from pytest_compilepool.matrix.signature import signature
 
 KINDS = {
     "regressed": "regressed",
@@ -77,8 +78,15 @@ def _judged(feature: str, before: Result, after: Result, text: str) -> Change | 
         return Change(feature, "regressed, known" if known else "regressed", text)
     if is_kept:
         return Change(feature, "fixed", text)
-    alike = before.signature == after.signature and before.got == after.got
-    return Change(feature, "same" if alike else "another", text)
+    if _signature(before) == _signature(after) and before.got == after.got:
+        # That somebody has come to know of it is told, though nothing else is another.
+        return Change(feature, "same", text if before.status != after.status else _told(after))
+    return Change(feature, "another", text)
+
+
+def _signature(result: Result) -> str:
+    """Made anew, since the two cells' suites may have made theirs in another way; an old cell may have no reason."""
+    return signature(result.reason) if result.reason else result.signature
 
 
 def _of(cell: Cell, feature: str) -> Result | None:
@@ -93,7 +101,8 @@ def _told(result: Result | None) -> str:
     if result is None:
         return "-"
     got = f" ({result.got})" if result.status == "XFAIL" else ""
-    why = result.signature or result.requirement or (result.reason if result.status == "NOTRUN" else "")
+    why = _signature(result) if result.status in _NOT_KEPT else ""
+    why = why or result.requirement or (result.reason if result.status == "NOTRUN" else "")
     return f"{result.status}{got}{f': {why[:160]}' if why else ''}"
 
 

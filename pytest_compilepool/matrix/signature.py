@@ -7,6 +7,7 @@ import re
 
 _FRAMES = 6
 _MESSAGE = 200
+_LOOKED_AT = 1000
 
 # Of a traceback (`line 3, in f`) and of faulthandler (`line 3 in f`).
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line \d+,? in (?P<function>\S+)')
@@ -20,6 +21,8 @@ _DIFFERS = (
     (re.compile(r"\b(tmp|compilepool-(?:vllm-|shared-)?)[\w]{6,}"), r"\1"),
     (re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"), "N"),
     (re.compile(r"\s+"), " "),
+    # How many of a kind there were: `pid N, pid N` as `pid N`, `[N, N, N]` as `[N]`.
+    (re.compile(r"(?<!\w)([^\s,\[({][^,]*)(?:, \1)+(?!\w)"), r"\1"),
 )
 
 
@@ -28,7 +31,7 @@ def signature(text: str) -> str:
 
     Two runs that failed for the same cause give the same one: no addresses, no folders, no numbers.
     """
-    message = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    message = next((line.strip() for line in text.splitlines() if line.strip()), "")[:_LOOKED_AT]
     for pattern, word in _DIFFERS:
         message = pattern.sub(word, message)
     frames = [

@@ -8,6 +8,7 @@ from small_suites import FEATURE
 
 from pytest_compilepool.matrix.cell import read_cell
 from pytest_compilepool.matrix.merge import ELSEWHERE, merge
+from pytest_compilepool.suites.requirements import Requirements
 
 CELL = "--compilepool-cell=cell.json"
 HEAD = """
@@ -181,6 +182,11 @@ def test_what_the_machine_lacks_is_no_evidence_and_what_the_pool_lacks_is(cell_o
     _, cell = cell_of(names=("add",), needs=f'needs = ["{need}"]\n')
     found = cell.results["jobs.add"]
     assert (found.status, found.requirement, found.got) == (status, need, "")
+
+
+def test_a_torch_that_cannot_compile_for_an_absent_gpu_says_nothing_of_its_pool():
+    """With a GPU the same pool compiles the same kernels: what is asked of the machine is the property itself."""
+    assert Requirements.of_the_machine["kernels"] == ("kernels",)
 
 
 def test_what_is_required_and_not_there_is_an_error(cell_of, monkeypatch):

@@ -177,6 +177,42 @@ def test_interpreters_of_a_run_that_is_killed_end_with_it(tmp_path, requirements
     assert proctree.wait_gone(keys, 10) == []
 
 
+LEAVES = """
+import subprocess
+from pathlib import Path
+from pytest_compilepool.conformance.feature import feature
+from pytest_compilepool.workloads import jobs
+
+@feature("jobs.add")
+def test_add(bench):
+    # As a worker of torch does, it does not end with who has started it.
+    left = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    Path(bench.file("order.json")).parent.parent.joinpath("left").write_text(str(left.pid))
+    jobs.wait_for(bench.file("never"), 50)
+"""
+
+
+@pytest.mark.parametrize("requirements", [REFERENCE, FORKED])
+@pytest.mark.parametrize("at_once", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_what_outlives_its_scenario_ends_with_a_run_that_is_killed(tmp_path, requirements, at_once):
+    (tmp_path / "features.toml").write_text(FEATURE)
+    (tmp_path / "test_jobs.py").write_text(LEAVES)
+    requirements = f"--compilepool-requirements={requirements}"
+    process = start(tmp_path, "pytest", "-p", "compilepool", requirements, "-p", "no:cacheprovider", *at_once)
+    deadline = time.monotonic() + 60
+    try:
+        while not (tmp_path / "left").exists():
+            assert process.poll() is None, (tmp_path / "said").read_text()
+            assert time.monotonic() < deadline, "the scenario was not at work after 60 s"
+            time.sleep(0.01)
+        pid = int((tmp_path / "left").read_text())
+        key = proctree.table()[pid].key
+    finally:
+        process.kill()
+        process.wait()
+    assert proctree.wait_gone([key], 10) == []
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
 def test_a_run_whose_processes_share_one_origin_leaves_nothing(tmp_path, pool_here, name):
     process = start(tmp_path, *TORCH, "-n2")

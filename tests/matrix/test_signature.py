@@ -53,6 +53,27 @@ def test_another_cause_has_another(one, other):
     assert signature(told(one)) != signature(told(other))
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("threads at its forks: [1, 2]", "threads at its forks: [3, 3, 3, 4]"),
+        ("still there: pid 11", "still there: pid 11, pid 12, pid 345"),
+        ("open: {3: 'pipe:[88]', 4: 'pipe:[89]'}", "open: {7: 'pipe:[1]'}"),
+    ],
+)
+def test_how_many_there_were_is_no_other_cause(one, other):
+    assert signature(one) == signature(other)
+
+
+def test_of_two_kinds_both_are_told():
+    assert signature("left: pid 1, pid 2, pidfd 3, fd 4, fd 5") == "left: pid N, pidfd N, fd N"
+    assert signature("a, ab, a b, a bc") == "a, ab, a b, a bc"
+
+
+def test_a_line_without_end_takes_no_time():
+    assert len(signature("x, y1, " * 100_000)) <= 200
+
+
 def test_of_nothing():
     assert signature("") == ""
     assert signature("\n\n") == ""

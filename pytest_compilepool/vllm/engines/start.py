@@ -99,7 +99,7 @@ def run(
 
 
 def _run(order: Order, root: Path, folder: Path, stop: threading.Event | None) -> Run:
-    tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+    tag = proctree.tag_below()
     with open(folder / LOG, "wb") as log:
         child = subprocess.Popen(
             [sys.executable, "-c", _BOOT, str(folder), str(os.getpid())],
