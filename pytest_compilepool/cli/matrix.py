@@ -13,6 +13,7 @@ from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.conformance.definition import MANIFEST
 from pytest_compilepool.conformance.manifest import read_manifest
 from pytest_compilepool.matrix import plain
+from pytest_compilepool.matrix.defects import defects
 from pytest_compilepool.matrix.history import history
 from pytest_compilepool.matrix.page import NoTemplates, page
 from pytest_compilepool.matrix.support import support
@@ -30,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--markdown", action="store_true", help="for the summary of a CI step: changed rows only"
+    )
+    parser.add_argument(
+        "--defects", action="store_true", help="what a torch lacks, and where each defect appears and is gone"
     )
     parser.add_argument(
         "--support-json", metavar="OUT", help="write since and until when each feature is kept"
@@ -57,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         cells.write(arguments.html, text, "--html")
     if arguments.feature is not None:
         lines = history(found, arguments.feature)
+    elif arguments.defects:
+        lines = defects(matrix)
     elif arguments.markdown:
         lines = plain.markdown(matrix)
     else:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pytest_compilepool.matrix.environments import title
+from pytest_compilepool.matrix.markdown import escaped, link
 from pytest_compilepool.matrix.statuses import LETTERS, MEANINGS
 from pytest_compilepool.matrix.table import Column, Matrix, Square, evidence
 
@@ -85,15 +86,15 @@ def markdown(matrix: Matrix) -> Iterator[str]:
     changed = [feature for feature in matrix.features if matrix.differs(feature)]
     yield f"**{len(changed)} of {len(matrix.features)} features are not the same everywhere.**"
     yield ""
-    yield from (f"- {_escaped(line)}" for line in notes(matrix))
+    yield from (f"- {escaped(line)}" for line in notes(matrix))
     if not changed:
         return
     yield ""
-    yield "| feature | " + " | ".join(_escaped(f"{one.name} ({one.lane})") for one in matrix.columns) + " |"
+    yield "| feature | " + " | ".join(escaped(f"{one.name} ({one.lane})") for one in matrix.columns) + " |"
     yield "| --- |" + " --- |" * len(matrix.columns)
     for feature in changed:
-        row = (_escaped(letter(column.squares[feature], column)) for column in matrix.columns)
-        yield f"| {_escaped(feature)} | " + " | ".join(row) + " |"
+        row = (escaped(letter(column.squares[feature], column)) for column in matrix.columns)
+        yield f"| {escaped(feature)} | " + " | ".join(row) + " |"
     yield ""
     yield from _reasons(matrix, changed)
 
@@ -106,20 +107,8 @@ def _reasons(matrix: Matrix, features: list[str]) -> Iterator[str]:
             for one in square.found:
                 if one.reason and one.status == square.status and one.status != "PASS":
                     reason = one.reason.strip().partition("\n")[0][:_REASON]
-                    bug = f" ([bug]({_link(one.bug)}))" if _link(one.bug) else ""
-                    told.setdefault(f"{one.status}: {_escaped(reason)}{bug}", []).append(column.name)
+                    bug = f" ([bug]({link(one.bug)}))" if link(one.bug) else ""
+                    told.setdefault(f"{one.status}: {escaped(reason)}{bug}", []).append(column.name)
                     break
         for text, columns in told.items():
-            yield f"- `{feature}`, {', '.join(map(_escaped, columns))}: {text}"
-
-
-def _link(text: str) -> str:
-    """It, where it is an address that can stand in Markdown."""
-    return text if text.startswith("https://") and not set(text) & set(" ()<>\"'`|\n") else ""
-
-
-def _escaped(text: str) -> str:
-    """As it is, whatever is in it."""
-    for sign in "\\`*_|[]<>~":
-        text = text.replace(sign, f"\\{sign}")
-    return " ".join(text.split())
+            yield f"- `{feature}`, {', '.join(map(escaped, columns))}: {text}"

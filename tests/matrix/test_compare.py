@@ -63,6 +63,16 @@ def test_not_kept_in_both(cell, after, kind):
     assert [change.kind for change in found] == [kind]
 
 
+def test_another_suites_way_to_shorten_a_reason_is_no_difference(cell):
+    """Its signature is made anew from the reason, where there is one."""
+    base, head = (
+        Result("warm.a", "FAIL", "FAIL", reason=f"left: {pids}", signature=pids)
+        for pids in ("pid 7, pid 8", "pid 1")
+    )
+    (change,) = compare(cell({"warm.a": base}), cell({"warm.a": head}))
+    assert (change.kind, change.text) == ("same", "FAIL: left: pid N")
+
+
 def test_features_of_one_suite_only(cell):
     found = compare(cell({"warm.a": "PASS"}), cell({"warm.b": "FAIL"}))
     assert [(change.feature, change.kind) for change in found] == [("warm.b", "new"), ("warm.a", "gone")]
