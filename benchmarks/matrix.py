@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the matrix of many cells takes: python benchmarks/matrix.py [--cells 2000] [--features 200] [--keep FOLDER]
+"""How long the matrix of many cells takes: python benchmarks/matrix.py [--cells 2000] [--features 200] [--browser]
 
 The cells are made up, in the proportions of real ones: 11 releases of torch, 8 of vLLM and none, machines with and without
 a GPU; three of four features kept, the others with reasons, signatures and bugs as long as those of real failures.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,9 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--features", type=int, default=200)
     parser.add_argument("--keep", metavar="FOLDER")
+    parser.add_argument(
+        "--browser", action="store_true", help="and the page in Chromium; needs selenium and chromedriver"
+    )
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(asked.keep or name)
@@ -46,6 +50,36 @@ def main() -> None:
             print(f"{what[0]:<16} {took[1]:.1f} s (median of 3: {', '.join(f'{one:.1f}' for one in took)})")
         size = (folder / "matrix.html").stat().st_size
         print(f"the page: {size / 1e6:.1f} MB")
+        if asked.browser:
+            in_browser(folder / "matrix.html")
+
+
+# Until what it changes has been drawn: the second frame begins when the first is on the screen.
+DRAWN = """
+const [what, done] = arguments, began = performance.now();
+if (what === "click") document.querySelector("td[data-status=FAIL]").click();
+else { const field = document.getElementById("filter"); field.value = what; field.dispatchEvent(new Event("input")); }
+requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began)));
+"""
+
+
+def in_browser(file: Path) -> None:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        began = time.monotonic()
+        browser.get(file.absolute().as_uri())
+        print(f"in Chromium, shown after {time.monotonic() - began:.1f} s")
+        for what in ("click", "group3", "group3 status:fail", ""):
+            took = sorted(browser.execute_async_script(DRAWN, what) for _ in range(5))
+            print(f"  {what or 'no filter':<20} {took[2]:.0f} ms (median of 5)")
+    finally:
+        browser.quit()
 
 
 def timed(command: list[str]) -> float:
