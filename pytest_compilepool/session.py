@@ -377,7 +377,10 @@ class Session:
         if self.cell_file is not None:
             cut_short = bool(session.shouldstop or session.shouldfail or self.verdicts.lost)
             ended = session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED)
-            self.cell_file.write(complete=ended and not cut_short)
+            if problem := self.cell_file.write(complete=ended and not cut_short):
+                self.verdicts.problem = problem
+                session.exitstatus = pytest.ExitCode.USAGE_ERROR
+                return
         if session.exitstatus == 0 and self.verdicts.tried == 0:
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
         if self.settings.ci and self.verdicts.stale and session.exitstatus == 0:

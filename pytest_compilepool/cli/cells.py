@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.matrix.cell import BadCell, Cell, read_cell
+from pytest_compilepool.matrix.writing import write_whole
 
 
 def files(names: Iterable[str]) -> list[Path]:
@@ -15,8 +17,8 @@ def files(names: Iterable[str]) -> list[Path]:
     found: list[Path] = []
     for name in names:
         path = Path(name)
-        if path.is_dir():
-            inside = sorted(path.rglob("*.json"))
+        if _is_folder(path):
+            inside = sorted(one for one in path.rglob("*") if one.suffix in (".json", ".jsonl"))
             if not inside:
                 raise Refused(f"{name!r} is a folder without a .json file")
             found += inside
@@ -26,7 +28,16 @@ def files(names: Iterable[str]) -> list[Path]:
             raise Refused(
                 f"{name!r} is not there; allowed: cells, as `compilepool run --cell` writes them, and folders"
             )
-    return list(dict.fromkeys(found))
+    # One that has two names, by a link or by a folder and its file, is one.
+    return list({os.path.realpath(file): file for file in reversed(found)}.values())[::-1]
+
+
+def _is_folder(path: Path) -> bool:
+    """Raises Refused for a name that no file can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError) as error:
+        raise Refused(f"{str(path)[:80]!r} is no name of a file: {error}"[:200]) from None
 
 
 def read_all(names: Iterable[str]) -> tuple[list[Cell], list[str]]:
@@ -44,7 +55,7 @@ def read_all(names: Iterable[str]) -> tuple[list[Cell], list[str]]:
 
 def read_one(name: str) -> Cell:
     """Raises Refused."""
-    if Path(name).is_dir():
+    if _is_folder(Path(name)):
         raise Refused(f"{name!r} is a folder; allowed: a cell, as `compilepool run --cell` writes it")
     try:
         return read_cell(Path(name))
@@ -55,6 +66,8 @@ def read_one(name: str) -> Cell:
 def write(name: str, text: str, option: str) -> None:
     """Raises Refused where it cannot be written."""
     try:
-        Path(name).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise Refused(f"{option}: {name!r} cannot be written: {error.strerror or error}") from None
+        write_whole(Path(name), text)
+    except (OSError, ValueError) as error:
+        raise Refused(
+            f"{option}: {name!r} cannot be written: {getattr(error, 'strerror', '') or error}"
+        ) from None

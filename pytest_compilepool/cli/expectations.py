@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 from pytest_compilepool.cli import cells
@@ -11,7 +12,7 @@ from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.conformance.definition import MANIFEST
 from pytest_compilepool.conformance.expectations import read_expectations
-from pytest_compilepool.conformance.manifest import read_manifest
+from pytest_compilepool.conformance.manifest import Feature, read_manifest
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.matrix.updating import update, without
 from pytest_compilepool.suite import bundled
@@ -46,7 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
         entries = read_expectations(file, features) if file.exists() else []
     except BadFile as error:
         raise Refused(str(error)) from None
-    changes = update(found, entries, arguments.bug)
+    try:
+        changes = update(found, entries, arguments.bug)
+    except ValueError as error:
+        raise Refused(str(error)) from None
     unknown = sorted({name for cell in found for name in cell.results} - features.keys())
     if unknown:
         raise Refused(
@@ -55,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     text = without(text, [int(one.where.rpartition(":")[2]) for one in changes.obsolete]).rstrip("\n")
     text = "\n\n".join([*([text] if text else []), *(block.rstrip("\n") for block in changes.added)]) + "\n"
+    _check(text, file, features)
     if not arguments.dry_run and (changes.added or changes.obsolete):
         cells.write(arguments.file, text, "--file")
     for block in changes.added:
@@ -63,3 +68,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"removed: {entry.where}: {entry.feature}, torch {entry.torch}: is kept now")
     print("\n".join(changes.told) or f"{len(changes.added)} added, {len(changes.obsolete)} removed")
     return 1 if changes.told else 0
+
+
+def _check(text: str, file: Path, features: dict[str, Feature]) -> None:
+    """Raises Refused where the file could not be read back: nothing has been written by then."""
+    with tempfile.TemporaryDirectory(prefix="compilepool-") as folder:
+        made = Path(folder, file.name)
+        made.write_text(text, encoding="utf-8", errors="backslashreplace")
+        try:
+            read_expectations(made, features)
+        except BadFile as error:
+            raise Refused(f"not changed: what it would become is not right: {error}") from None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         subs[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What a terminal cannot show is told in another way, and ends nothing.
+            stream.reconfigure(errors="backslashreplace")
     try:
         status: int = importlib.import_module(f"pytest_compilepool.cli.{parsed.command}").run(parsed)
         sys.stdout.flush()

@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Refused(str(error)) from None
     cells.write(arguments.out, made.to_text(), "--out")
     totals = ", ".join(f"{number} {status}" for status, number in made.totals.items())
-    whole = "" if made.complete else "; not a whole run: a part is missing or was cut short"
+    entire = made.complete and not made.shard
+    whole = "" if entire else "; not a whole run: a part is missing or was cut short"
     print(f"{arguments.out}: {len(found)} parts, {totals}{whole}")
-    return 0 if made.complete else 1
+    return 0 if entire else 1

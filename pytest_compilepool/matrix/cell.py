@@ -7,17 +7,21 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pytest_compilepool.matrix import oldcells
+from pytest_compilepool.matrix.clean import cleaned
 from pytest_compilepool.matrix.statuses import LETTERS, UNTRIED
 
 SCHEMA = 2
 """Counts up when a key changes its meaning."""
 
+_SHARDS = re.compile(r"[1-9][0-9]{0,5}/[1-9][0-9]{0,5}(\+[1-9][0-9]{0,5}/[1-9][0-9]{0,5})*")
 _MOST_BYTES = 64 * 2**20
 
 
@@ -123,7 +127,13 @@ def read_cell(file: Path) -> Cell:
 def from_text(text: str, source: str) -> Cell:
     """The inverse of `Cell.to_text`. source: the name of the file, for what is wrong with it. Raises BadCell."""
     try:
-        told = oldcells.lines(text) or json.loads(text)
+        told = oldcells.lines(text) or json.loads(
+            text, object_pairs_hook=_each_once, parse_constant=_no_number
+        )
+    except _Twice as error:
+        raise BadCell(f"{source}: is no cell: {error}") from None
+    except (TypeError, AttributeError):
+        raise BadCell(f"{source}: is no cell: its lines are not as schema 1 has them") from None
     except (ValueError, RecursionError) as error:
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         cut = "; it ends in the middle" if _cut_off(text, error) else ""
@@ -134,7 +144,24 @@ def from_text(text: str, source: str) -> Cell:
         raise BadCell(
             f"{source}: schema {told['schema']} is not known; this release reads 1 to {SCHEMA}: a newer one may have more"
         )
-    return _Reader(source).cell(told)
+    return _Reader(source).cell(cleaned(told, text))
+
+
+class _Twice(Exception):
+    """A key of an object that is there more than once."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python would take the last and say nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _cut_off(text: str, error: Exception) -> bool:
@@ -172,18 +199,27 @@ class _Reader:
             if name in results:
                 raise self._wrong(f"not_run[{name!r}]", "the feature has a result, too")
         timings = self._of(told, "timings", dict, {})
+        for name, value in timings.items():
+            if not _is_number(value):
+                raise self._wrong(f"timings[{name!r}]", f"{str(value)[:80]!r} is no number")
         return Cell(
             suite=self._of(told, "suite", str, ""),
             run={str(name): value for name, value in run.items()},
             mode=self._of(told, "mode", str, ""),
             complete=self._of(told, "complete", bool, False),
-            shard=self._of(told, "shard", str, ""),
+            shard=self._shard(told),
             results=results,
             not_run=dict(not_run),
-            timings={name: float(value) for name, value in timings.items() if _is_number(value)},
+            timings={name: float(value) for name, value in timings.items()},
             schema=told["schema"],
             source=self._source,
         )
+
+    def _shard(self, told: Mapping[str, Any]) -> str:
+        text: str = self._of(told, "shard", str, "")
+        if text and not _SHARDS.fullmatch(text):
+            raise self._wrong("shard", f"{text[:80]!r} is not allowed; allowed: K/N, or several joined by +")
+        return text
 
     def _result(self, told: Any, where: str) -> Result:
         if not isinstance(told, dict):
@@ -198,6 +234,8 @@ class _Reader:
         known = {
             name: self._of(told, name, _KINDS[name], None, where) for name in _KINDS.keys() & told.keys()
         }
+        if not _is_number(known.get("duration", 0.0)):
+            raise self._wrong(f"{where}.duration", f"{str(known['duration'])[:80]!r} is no number")
         self._contents(known, where)
         return Result(**known)
 
@@ -208,7 +246,7 @@ class _Reader:
                     raise self._wrong(f"{where}.{name}", f"{value!r} is no text")
         for name, value in known.get("counters", {}).items():
             if not _is_number(value):
-                raise self._wrong(f"{where}.counters[{name!r}]", f"{value!r} is no number")
+                raise self._wrong(f"{where}.counters[{name!r}]", f"{str(value)[:80]!r} is no number")
 
     def _of(self, told: Mapping[str, Any], name: str, kind: Any, default: Any, where: str = "") -> Any:
         value = told.get(name, default)
@@ -224,4 +262,9 @@ class _Reader:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

@@ -7,41 +7,55 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pytest_compilepool.matrix.cell import Result
-from pytest_compilepool.matrix.environments import order
+from pytest_compilepool.matrix.environments import is_torchs, order
 from pytest_compilepool.matrix.markdown import escaped, link
 from pytest_compilepool.matrix.table import Matrix
 
 KEPT = ("PASS", "XPASS")
 CANNOT = "UNSUPPORTED"
+NO_EVIDENCE = ("SKIP", "NOTRUN", "ERROR")
+"""What a machine could not try, or a test could not find out, says nothing of a torch."""
 
 
 @dataclass
 class Release:
-    """What all cells of one torch, of every lane, say of one feature; what none has tried is not in here."""
+    """What cells of one torch say of one feature: by place (lane, GPU), their results; never empty."""
 
     name: str
-    found: list[Result] = field(default_factory=list)
+    found: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
+
+    @property
+    def results(self) -> list[Result]:
+        """Of all places."""
+        return [one for those in self.found.values() for one in those]
 
     @property
     def broken(self) -> list[Result]:
         """Those in which it is not kept."""
-        return [one for one in self.found if one.status not in (*KEPT, CANNOT)]
+        return [one for one in self.results if one.status not in (*KEPT, CANNOT)]
 
     @property
     def cannot(self) -> bool:
-        """Whether that torch has nothing to try it on."""
-        return any(one.status == CANNOT for one in self.found)
+        """Whether that torch has nothing to try it on, wherever it was asked."""
+        return all(one.status == CANNOT for one in self.results)
+
+    def keeps_what(self, other: Release) -> bool:
+        """Whether it was tried, and kept, in a place in which it is broken in that one."""
+        places = [place for place, those in other.found.items() if any(one in other.broken for one in those)]
+        return any(one.status in KEPT for place in places for one in self.found.get(place, ()))
 
 
 def releases(matrix: Matrix, feature: str) -> list[Release]:
-    """In their order; only those of which something is known."""
+    """Of torch's own pool, in their order; only those of which something is known."""
     found: dict[str, Release] = {}
     for column in matrix.columns:
-        told = [
-            one for one in column.squares[feature].found if one.tried or one.status == CANNOT
-        ]  # what a machine could not try says nothing
-        if told:
-            found.setdefault(column.name, Release(column.name)).found.extend(told)
+        for cell, one in zip(column.cells, column.squares[feature].found, strict=True):
+            if one.status not in NO_EVIDENCE and is_torchs(cell):
+                place = column.lane, str(cell.run.get("gpu") or "")
+                release = found.setdefault(column.name, Release(column.name))
+                release.found.setdefault(place, []).append(one)
+        if column.squares[feature].disagree and column.name in found:
+            found[column.name].found.setdefault((column.lane, ""), []).append(Result(feature, "FLAKY"))
     return sorted(found.values(), key=lambda one: order(one.name))
 
 
@@ -64,7 +78,7 @@ def _needs(every: dict[str, list[Release]]) -> dict[str, tuple[set[str], set[str
     """By property: the releases that lack it, and those in which a feature that wants it was tried."""
     found: dict[str, tuple[set[str], set[str]]] = {}
     for told in every.values():
-        for need in {result.requirement for one in told for result in one.found if result.status == CANNOT}:
+        for need in {result.requirement for one in told for result in one.results if result.status == CANNOT}:
             lacks, has = found.setdefault(need, (set(), set()))
             lacks |= {one.name for one in told if one.cannot}
             has |= {one.name for one in told if not one.cannot}
@@ -78,18 +92,22 @@ def _names(names: set[str]) -> str:
 def _row(feature: str, told: list[Release]) -> str:
     appears, gone, bugs = [], [], []
     before: Release | None = None
+    last: Release | None = None  # in which it is broken, and from which on nobody has seen it kept
     for one in told:
-        if one.broken and not (before and before.broken):
-            appears.append(_appears(before, one.name))
-        if before and before.broken and not one.broken:
-            gone.append(f"after {before.name}, by {one.name}")
-        bugs += [result.bug for result in one.broken if result.bug not in bugs]
-        if one.broken and len(one.broken) < len(one.found):
-            # One release says both: an environment decides, or chance.
-            appears[-1] += f" (in {one.name} not everywhere)"
+        if one.broken:
+            if last is None:
+                appears.append(_appears(before, one.name))
+            if len(one.broken) < len(one.results):
+                # One release says both: an environment decides, or chance.
+                appears[-1] += f" (in {one.name} not everywhere)"
+            bugs += [result.bug for result in one.broken if result.bug not in bugs]
+            last = one
+        elif last is not None and one.keeps_what(last):
+            gone.append(f"after {last.name}, by {one.name}")
+            last = None
         before = one
-    if told[-1].broken:
-        gone.append(f"still in {told[-1].name}")
+    if last is not None:
+        gone.append(f"still in {last.name}")
     links = ", ".join(f"[{_short(bug)}]({link(bug)})" for bug in bugs if link(bug)) or "not known"
     cells = (escaped(feature), escaped("; ".join(appears)), escaped("; ".join(gone)), links)
     return f"| {' | '.join(cells)} |"

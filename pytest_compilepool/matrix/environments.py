@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -26,12 +27,20 @@ _VARIES = ("kernel", "cpus", "memory_limit", "processes", "driver", "plugins", *
 """Fields in which the parts of one run may differ, since machines do."""
 
 NO_VLLM = "no vLLM"
+TORCHS = "torch's compile pool"
+_VERSIONED = re.compile(r"(?:vLLM )?(\d\S*)( nightly)?")
 
 
 def identity(cell: Cell) -> str:
     """The same for cells of one environment, wherever and whenever they were made."""
     run = {name: value for name, value in cell.run.items() if name not in _VARIES}
     return repr((cell.suite, cell.mode, sorted((name, _frozen(value)) for name, value in run.items())))
+
+
+def differing_fields(base: Cell, head: Cell) -> list[str]:
+    """Names of the fields that make two environments of these."""
+    names = sorted({*base.run, *head.run} - {*_VARIES})
+    return [name for name in names if _frozen(base.run.get(name)) != _frozen(head.run.get(name))]
 
 
 def differing_axes(base: Cell, head: Cell) -> dict[str, list[str]]:
@@ -51,8 +60,15 @@ def differing_axes(base: Cell, head: Cell) -> dict[str, list[str]]:
     return found
 
 
+def is_torchs(cell: Cell) -> bool:
+    """Whether torch's own pool was tried, and not another that lives beside that torch. The first cells do not say."""
+    return str(cell.run.get("pool") or TORCHS) == TORCHS
+
+
 def lane(cell: Cell) -> str:
-    """vLLM's release, or that there was none."""
+    """vLLM's release, or that there was none; another pool has a lane of its own."""
+    if not is_torchs(cell):
+        return str(cell.run["pool"])
     version = str(cell.run.get("vllm") or "")
     return f"vLLM {base(version)}" if version and version != "-" else NO_VLLM
 
@@ -67,13 +83,12 @@ def column(cell: Cell) -> str:
 
 def order(name: str) -> tuple[int, Version, str]:
     """By which lanes and columns are sorted: without vLLM first, then by version."""
-    words = [word for word in name.split() if word[:1].isdigit()]
+    found = _VERSIONED.fullmatch(name)
     try:
         # A nightly comes before its release.
-        release = Version(words[0] + (".dev0" if name.endswith(" nightly") else ""))
-        return 1, release, name
-    except (IndexError, InvalidVersion):
-        return 0, Version("0"), name
+        return 1, Version(found[1] + (".dev0" if found[2] else "")), name  # type: ignore[index]
+    except (TypeError, InvalidVersion):
+        return (0 if name == NO_VLLM else 2), Version("0"), name
 
 
 def by_age(cell: Cell) -> tuple[Version, str]:

@@ -13,11 +13,14 @@ _COMMITS = "https://github.com/pytorch/pytorch/compare/"
 
 def history(cells: Iterable[Cell], feature: str) -> Iterator[str]:
     """Lines: of each lane the builds in their order, and after a change the range of commits in which it came."""
-    lanes: dict[str, list[Cell]] = {}
+    # Of machines with another GPU, or none, the same build may say another thing: that is no change.
+    lines: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
-        lanes.setdefault(lane(cell), []).append(cell)
-    for name, members in sorted(lanes.items()):
-        yield f"{feature}, {name}:"
+        place = lane(cell), str(cell.run.get("gpu") or "no GPU"), str(cell.run.get("arch") or "")
+        lines.setdefault(place, []).append(cell)
+    many = len({arch for _, _, arch in lines}) > 1
+    for (name, gpu, arch), members in sorted(lines.items()):
+        yield f"{feature}, {name}, {gpu}{f', {arch}' if many else ''}:"
         before: tuple[Cell, Result] | None = None
         for cell in sorted(members, key=by_age):
             found = cell.results.get(feature)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_compilepool.matrix.cell import BadCell, Cell, Result
-from pytest_compilepool.matrix.environments import differing_axes, identity
+from pytest_compilepool.matrix.environments import differing_axes, differing_fields, identity
 
 SHARD = re.compile(r"([1-9][0-9]*)/([1-9][0-9]*)")
 ELSEWHERE = "in another shard"
@@ -22,6 +22,7 @@ def merge(cells: Sequence[Cell]) -> Cell:
     for other in cells[1:]:
         if identity(other) != identity(first):
             lines = [line for found in differing_axes(first, other).values() for line in found]
+            lines += [f"{name} is another" for name in differing_fields(first, other)] if not lines else []
             raise BadCell(f"{other.source}: of another environment than {first.source}: {'; '.join(lines)}")
     results: dict[str, Result] = {}
     came_from: dict[str, str] = {}
@@ -29,23 +30,33 @@ def merge(cells: Sequence[Cell]) -> Cell:
         for name, result in cell.results.items():
             known = results.setdefault(name, result)
             came_from.setdefault(name, cell.source)
-            if known.status != result.status:
+            if (known.status, known.got) != (result.status, result.got):
                 raise BadCell(
-                    f"{cell.source}: {name} is {result.status}, but {known.status} in {came_from[name]}; "
+                    f"{cell.source}: {name} is {_told(result)}, but {_told(known)} in {came_from[name]}; "
                     "these are two runs, not parts of one"
                 )
     not_run = _not_run(cells, results)
-    shard, complete = _shard(cells)
+    shard = _shard(cells)
+    nowhere = [name for name, why in not_run.items() if why == ELSEWHERE]
+    if nowhere and not shard:
+        raise BadCell(
+            f"{len(nowhere)} features are in none of these parts, for example {nowhere[0]}: "
+            "they are parts of runs of different features (--mode, --group)"
+        )
     return replace(
         first,
         run=_run(cells),
         results=results,
         not_run=not_run,
         shard=shard,
-        complete=complete and all(cell.complete for cell in cells),
+        complete=all(cell.complete for cell in cells),
         timings=_timings(cells),
         source=" + ".join(cell.source for cell in cells),
     )
+
+
+def _told(result: Result) -> str:
+    return result.status if result.got in ("", result.status) else f"{result.status} ({result.got})"
 
 
 def _not_run(cells: Iterable[Cell], results: dict[str, Result]) -> dict[str, str]:
@@ -58,18 +69,18 @@ def _not_run(cells: Iterable[Cell], results: dict[str, Result]) -> dict[str, str
     return found
 
 
-def _shard(cells: Sequence[Cell]) -> tuple[str, bool]:
-    """Empty where all parts are there. And whether they are."""
-    parts = {cell.shard for cell in cells if cell.shard}
+def _shard(cells: Sequence[Cell]) -> str:
+    """Those that are there, empty where all are."""
+    parts = {part for cell in cells for part in cell.shard.split("+") if part}
     if not parts:
-        return "", True
+        return ""
     of = {part.rpartition("/")[2] for part in parts}
     if len(of) > 1:
         raise BadCell(f"parts of different divisions: {', '.join(sorted(parts))}")
     many = int(of.pop())
     missing = [part for part in (f"{number}/{many}" for number in range(1, many + 1)) if part not in parts]
     whole = not missing or any(not cell.shard for cell in cells)
-    return ("", True) if whole else ("+".join(sorted(parts)), False)
+    return "" if whole else "+".join(sorted(parts))
 
 
 def _run(cells: Sequence[Cell]) -> dict[str, Any]:

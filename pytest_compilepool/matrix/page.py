@@ -128,13 +128,13 @@ class _Texts:
     def __init__(self) -> None:
         self.all: list[str] = []
         self._known: dict[str, int] = {}
-        self._reasons: dict[tuple[str, str], str] = {}
+        self._reasons: dict[tuple[str, str, str], str] = {}
 
     def reason(self, one: Result) -> str:
         """Of a failure the first that has its signature: what differs between them is of no interest, and large."""
         if not one.signature:
             return one.reason[:_REASON]
-        return self._reasons.setdefault((one.status, one.signature), one.reason[:_REASON])
+        return self._reasons.setdefault((one.id, one.status, one.signature), one.reason[:_REASON])
 
     def of(self, text: str) -> int:
         """Its number."""

@@ -111,4 +111,4 @@ def _reasons(matrix: Matrix, features: list[str]) -> Iterator[str]:
                     told.setdefault(f"{one.status}: {escaped(reason)}{bug}", []).append(column.name)
                     break
         for text, columns in told.items():
-            yield f"- `{feature}`, {', '.join(map(escaped, columns))}: {text}"
+            yield f"- {escaped(feature)}, {', '.join(map(escaped, columns))}: {text}"

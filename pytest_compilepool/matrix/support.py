@@ -14,7 +14,7 @@ def support(matrix: Matrix) -> dict[str, Any]:
     """By feature and lane, a list of ranges in the order of the releases.
 
     Each has `since` and `until` (releases of torch, both included; `until` null where the last column is in it), `status`,
-    and where there are any `partial` (not all cells say so), `requirement`, `bug`, `notes`.
+    and where there are any `partial` (not all cells say so), `requirement`, `bug`.
     """
     return {
         "schema": SCHEMA,

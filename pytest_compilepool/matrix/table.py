@@ -29,7 +29,8 @@ class Square:
     @property
     def many(self) -> int:
         """In how many cells it is that one."""
-        return sum(one.status == self.status for one in self.found)
+        # That they disagree all of them say together.
+        return sum(one.status == self.status for one in self.found) or len(self.found)
 
     @property
     def told(self) -> int:
@@ -38,8 +39,8 @@ class Square:
 
     @property
     def mixed(self) -> bool:
-        """Whether those in which it was tried say different things."""
-        return len({one.status for one in self.found if one.tried}) > 1
+        """Whether those of which something is known say different things."""
+        return len({one.status for one in self.found if one.tried or one.status == "UNSUPPORTED"}) > 1
 
 
 @dataclass

@@ -8,12 +8,14 @@ removes nothing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_compilepool.conformance.expectations import Expectation, match
+from pytest_compilepool.conformance.verdict import STATUSES
 from pytest_compilepool.matrix.cell import Cell, Result
-from pytest_compilepool.matrix.environments import base, is_nightly
+from pytest_compilepool.matrix.environments import TORCHS, base, is_nightly
 from pytest_compilepool.matrix.statuses import BROKEN
 
 
@@ -29,9 +31,12 @@ class Update:
 
 def update(cells: Iterable[Cell], entries: Sequence[Expectation], bug: str) -> Update:
     """bug: a link for all that is added; an empty text where nothing may be. Of several cells of one release all statuses
-    are taken together."""
+    are taken together. Raises ValueError for cells of different pools."""
     found = Update()
     seen: dict[tuple[str, str], list[Result]] = {}
+    cells = list(cells)
+    if len(pools := {str(cell.run.get("pool") or TORCHS) for cell in cells}) > 1:
+        raise ValueError(f"cells of different pools: {', '.join(sorted(pools))}; one file is about one pool")
     for cell in cells:
         version = str(cell.run.get("torch") or "")
         if not version or is_nightly(version):
@@ -50,15 +55,19 @@ def _one(
 ) -> None:
     got = sorted({one for result in results for one in (result.attempts or [result.got])} - {""})
     if any(result.status in (*BROKEN, "FLAKY") for result in results):
+        if known is not None and {*got} <= {*known.status}:
+            return  # the cell was made before it was known
         if known is not None:
             found.told.append(
                 f"{feature}, torch {version}: {', '.join(got)}, but {known.where} expects {', '.join(known.status)}: "
                 "narrow or widen it by hand"
             )
-        elif unknown := [one for one in got if one in ("ERROR", "LEAK")]:
+        elif unknown := [one for one in got if one in ("ERROR", "LEAK") or one not in STATUSES]:
             found.told.append(
                 f"{feature}, torch {version}: {', '.join(unknown)} is no property of a pool: not added"
             )
+        elif not {*got} - {"PASS"}:
+            found.told.append(f"{feature}, torch {version}: its cell does not say what came of it: not added")
         elif not bug:
             found.told.append(f"{feature}, torch {version}: {', '.join(got)}: not added without --bug")
         else:
@@ -77,9 +86,14 @@ def _block(feature: str, version: str, got: list[str], bug: str) -> str:
     # Worst first, PASS last: it says that the others do not come every time.
     statuses = sorted(got, key=lambda one: (one == "PASS", one))
     return (
-        f'[[expect]]\nfeature = "{feature}"\ntorch = "=={version}"\n'
-        f"status = {json.dumps(statuses)}\nbug = {json.dumps(bug)}\n"
+        f"[[expect]]\nfeature = {_toml(feature)}\ntorch = {_toml(f'=={version}')}\n"
+        f"status = {json.dumps(statuses)}\nbug = {_toml(bug)}\n"
     )
+
+
+def _toml(text: str) -> str:
+    """As JSON has it, but for the escapes in pairs that TOML does not have."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def without(text: str, lines: Iterable[int]) -> str:
@@ -88,7 +102,7 @@ def without(text: str, lines: Iterable[int]) -> str:
     begins = set(lines)
     kept: list[str] = []
     inside = False
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
+    for number, line in enumerate(re.split(r"(?<=\n)", text), 1):
         if line.lstrip().startswith("[["):
             inside = number in begins
         if not inside or line.lstrip().startswith("#"):

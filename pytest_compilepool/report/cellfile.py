@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from pytest_compilepool.matrix.cell import Cell
+from pytest_compilepool.matrix.writing import write_whole
 from pytest_compilepool.report import cells
 from pytest_compilepool.report.conformance import Verdicts, verdict_of
 
@@ -27,8 +28,13 @@ class CellFile:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
         """The pool is asked for its facts and timed while nothing else runs: before xdist starts its workers."""
-        if not self._config.getoption("collectonly"):
-            self._run = cells.run_info(self._config, self._asked, time.time())
+        if self._config.getoption("collectonly"):
+            return
+        if self._file.is_file():
+            # Whatever becomes of this run, it is not what that one found.
+            with contextlib.suppress(OSError):
+                self._file.resolve().unlink()
+        self._run = cells.run_info(self._config, self._asked, time.time())
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -36,23 +42,11 @@ class CellFile:
         if verdict_of(report) is not None:
             self.write(complete=False)
 
-    def write(self, complete: bool) -> None:
-        """complete: the run has come to its end. Raises UsageError where it cannot be written, as with a full disk."""
-        cell = cells.made(self._found, self._run, self._asked, complete)
+    def write(self, complete: bool) -> str:
+        """complete: the run has come to its end. Returns why it cannot be written, as with a full disk, or an empty text:
+        what was found is still to be told."""
         try:
-            _replace(self._file, cell)
+            write_whole(self._file, cells.made(self._found, self._run, self._asked, complete).to_text())
         except OSError as error:
-            raise pytest.UsageError(
-                f"--compilepool-cell: {str(self._file)!r} cannot be written: {error}"
-            ) from None
-
-
-def _replace(file: Path, cell: Cell) -> None:
-    """What was there is the old cell or the new one, never half of one."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        part.write_text(cell.to_text(), encoding="utf-8")
-        part.replace(file)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+            return f"--compilepool-cell: {str(self._file)!r} cannot be written: {error.strerror or error}"
+        return ""

@@ -42,7 +42,7 @@ class Verdicts:
 
     mode: in which the suite was run; ci: stale expectations matter; run_info: what the verdicts depend on, by name;
     stale: a line for each expectation that no supported torch can meet; lost: tests whose process died; folders: of the
-    suites; leaks: what tests of features left, by feature.
+    suites; leaks: what tests of features left, by feature; problem: why the cell could not be written.
     """
 
     def __init__(self, mode: str, ci: bool = False) -> None:
@@ -53,6 +53,7 @@ class Verdicts:
         self.lost: list[str] = []
         self.folders: set[str] = set()
         self.leaks: dict[str, list[str]] = {}
+        self.problem = ""
         self._features: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -109,6 +110,8 @@ def lines(found: Verdicts) -> Iterator[str]:
     yield f"{kept} of {found.tried} promises are kept; {broken} are not, {len(known)} of them known defects"
     for name in found.lost:
         yield f"no verdict: {name}: the process that tried it has died"
+    if found.problem:
+        yield found.problem
     for line in found.stale if found.ci else ():
         yield f"stale expectation: {line}"
 

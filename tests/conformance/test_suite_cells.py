@@ -126,6 +126,39 @@ def test_a_run_that_is_killed_leaves_what_it_knew(own_suite, pytester):
     assert [path.name for path in pytester.path.glob("cell*")] == ["cell.json"]
 
 
+def test_what_another_run_found_is_not_what_this_one_did(own_suite, pytester):
+    """It is refused: gpu is required."""
+    file = pytester.path / "cell.json"
+    file.write_text("of yesterday")
+    assert own_suite(CELL, "--compilepool-require=no_such_thing").ret == 4
+    assert not file.exists()
+
+
+GONE = """
+    def test_the_place_goes_away():
+        import shutil
+        shutil.rmtree("there")
+"""
+
+
+@pytest.mark.parametrize("at_once", [(), ("-p", "xdist", "-n", "1")], ids=["alone", "xdist"])
+def test_where_it_cannot_be_written_any_more_what_was_found_is_still_told(own_suite, pytester, at_once):
+    (pytester.path / "there").mkdir()
+    result = own_suite(
+        "--compilepool-cell=there/cell.json",
+        *at_once,
+        features=features("add", "more"),
+        scenarios=scenarios("add") + GONE + scenarios("more").replace(HEAD, ""),
+    )
+    assert result.ret == 4
+    result.stdout.fnmatch_lines(
+        [
+            "*2 of 2 promises are kept*",
+            "*--compilepool-cell: 'there/cell.json' cannot be written: No such file or directory*",
+        ]
+    )
+
+
 def test_nothing_is_asked_where_tests_are_only_collected(own_suite, pytester):
     assert own_suite(CELL, "--collect-only").ret == 0
     assert not (pytester.path / "cell.json").exists()

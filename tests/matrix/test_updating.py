@@ -153,3 +153,61 @@ def test_bad_input(update, cell, compilepool, tmp_path, now):
     status, _, err = update(cell({"warm.a": "FAIL"}))
     assert status == 4
     assert now() == "[[expect"
+
+
+def test_the_same_cell_once_more_changes_nothing(update, cell, now):
+    made = cell({"warm.a": "TIMEOUT"})
+    update(made)
+    before = now()
+    status, out, err = update(made)
+    assert (status, err) == (0, "")
+    assert "0 added, 0 removed" in out
+    assert now() == before
+
+
+@pytest.mark.parametrize("strange", ["\x85" * 6, "\u2028", "\x0b"])
+def test_an_odd_end_of_line_in_a_comment_moves_no_entry(update, cell, now, tmp_path, strange):
+    other = OLD.replace("warm.b", "warm.c")
+    (tmp_path / "expectations.toml").write_text(f"# x{strange.replace(chr(11), '')}\n{other}\n{OLD}")
+    status, out, _ = update(cell({"warm.b": Result("warm.b", "XPASS", "PASS")}))
+    assert status == 0
+    assert "warm.b, torch ==2.13.0: is kept now" in out
+    assert now().count('"warm.b"') == 1
+    assert now().count('"warm.c"') == 2
+
+
+@pytest.mark.parametrize(
+    ("results", "bug"),
+    [
+        ({"warm.a": Result("warm.a", "FAIL")}, "https://example.org/new"),
+        ({"warm.a": Result("warm.a", "FAIL", "PASS")}, "https://example.org/new"),
+        ({"warm.a": Result("warm.a", "FAIL", "FAIL", attempts=["FAIL", "odd"])}, "https://example.org/new"),
+    ],
+)
+def test_what_does_not_say_what_came_of_it_is_not_added(update, cell, now, results, bug):
+    status, out, err = update(cell(results), bug=bug)
+    assert (status, err) == (1, "")
+    assert "not added" in out
+    assert now() == OLD
+
+
+def test_signs_beyond_the_sixteenth_bit_are_written_as_they_are(update, cell, now):
+    status, _, err = update(cell({"warm.a": "FAIL"}), bug="https://example.org/\U0001f600")
+    assert (status, err) == (0, "")
+    assert "https://example.org/\U0001f600" in now()
+
+
+@pytest.mark.parametrize("version", [["abc"], ["2.14", "2.14.0"]])
+def test_a_file_that_could_not_be_read_back_is_not_written(update, cell, now, version):
+    cells = [cell({"warm.a": "FAIL"}, run={"torch": one}) for one in version]
+    status, _, err = update(*cells)
+    assert status == 4
+    assert "not changed: what it would become is not right: " in err
+    assert now() == OLD
+
+
+def test_cells_of_two_pools_are_about_two_files(update, cell, now):
+    status, _, err = update(cell({"warm.a": "FAIL"}), cell({"warm.a": "PASS"}, run={"pool": "mine"}))
+    assert status == 4
+    assert "cells of different pools: mine, torch's compile pool; one file is about one pool" in err
+    assert now() == OLD
