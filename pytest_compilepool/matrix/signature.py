@@ -19,6 +19,8 @@ _DIFFERS = (
     (re.compile(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,}\b"), "ID"),
     (re.compile(r"(?<![\w.])/(?:[^\s/'\"<>:,;()]+/)*"), ""),  # folders; the name of the file stays
     (re.compile(r"\b(tmp|compilepool-(?:vllm-|shared-)?)[\w]{6,}"), r"\1"),
+    # Inductor's name for a kernel says what it has fused, which is another thing in another release.
+    (re.compile(r"\btriton_(?:poi|per|red|tem|for|unk|split_scan|mix_order)[a-z]*_\w+"), "KERNEL"),
     (re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"), "N"),
     (re.compile(r"\s+"), " "),
     # How many of a kind there were: `pid N, pid N` as `pid N`, `[N, N, N]` as `[N]`.

@@ -38,7 +38,12 @@ def defaults() -> dict[str, Any]:
 
 def _values(config: Any) -> dict[str, Any]:
     copy = getattr(config, "get_config_copy", None) or getattr(config, "shallow_copy_dict", None)
-    return {} if copy is None else dict(copy())
+    found = {} if copy is None else dict(copy())
+    # Of a setting that lives elsewhere by now (torch 2.9: force_disable_caches) the copy has nothing.
+    for name, entry in getattr(config, "_config", {}).items():
+        if getattr(entry, "alias", None):
+            found[name] = getattr(config, name)
+    return found
 
 
 def _is_plain(value: Any) -> bool:

@@ -58,6 +58,10 @@ def test_another_cause_has_another(one, other):
     [
         ("threads at its forks: [1, 2]", "threads at its forks: [3, 3, 3, 4]"),
         ("still there: pid 11", "still there: pid 11, pid 12, pid 345"),
+        (
+            "the worker of triton_per_fused__softmax_exp_sub_0 was killed",
+            "the worker of triton_red_fused_add_12 was killed",
+        ),
         ("open: {3: 'pipe:[88]', 4: 'pipe:[89]'}", "open: {7: 'pipe:[1]'}"),
     ],
 )
