@@ -54,8 +54,6 @@ def releases(matrix: Matrix, feature: str) -> list[Release]:
                 place = column.lane, str(cell.run.get("gpu") or "")
                 release = found.setdefault(column.name, Release(column.name))
                 release.found.setdefault(place, []).append(one)
-        if column.squares[feature].disagree and column.name in found:
-            found[column.name].found.setdefault((column.lane, ""), []).append(Result(feature, "FLAKY"))
     return sorted(found.values(), key=lambda one: order(one.name))
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_compilepool.matrix.cell import BadCell, Result, from_text, read_cell
 from pytest_compilepool.matrix.defects import defects
+from pytest_compilepool.matrix.environments import order
 from pytest_compilepool.matrix.history import history
 from pytest_compilepool.matrix.merge import ELSEWHERE, merge
 from pytest_compilepool.matrix.page import page
@@ -207,6 +208,16 @@ def test_another_pool_beside_a_torch_is_not_torchs(cell):
     assert row(cell({"warm.a": "PASS"}), mine) == "| --- | --- | --- | --- |"
 
 
+def test_a_number_in_the_name_of_a_pool_is_no_version():
+    assert sorted(["my 1 pool", "vLLM 0.9.0", "2.9.1", "no vLLM", "2.13.0 nightly"], key=order) == [
+        "no vLLM",
+        "vLLM 0.9.0",
+        "2.9.1",
+        "2.13.0 nightly",
+        "my 1 pool",
+    ]
+
+
 def test_a_torch_that_cannot_any_more_has_not_mended_it(cell):
     told = row(
         cell({"warm.a": "FAIL"}, run={"torch": "2.8.0"}),
@@ -301,6 +312,21 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     assert [one.name for one in tmp_path.iterdir()] == ["it"]
 
 
+def test_a_command_whose_disk_is_full_leaves_what_was_there(compilepool, written, cell, tmp_path):
+    out = tmp_path / "out.json"
+    out.write_text("old")
+    file = written(cell())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        status, _, err = compilepool("merge", file, "--out", out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (status, out.read_text()) == (4, "old")
+    assert "--out: " in err
+    assert "cannot be written: File too large" in err
+
+
 def test_a_link_stays_one_and_a_pipe_is_written_into(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "it")
     write_whole(tmp_path / "link", "one")
@@ -308,6 +334,7 @@ def test_a_link_stays_one_and_a_pipe_is_written_into(tmp_path):
     (tmp_path / "it").chmod(0o640)
     write_whole(tmp_path / "link", "two")
     assert (tmp_path / "it").read_text() == "two"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["it", "link"]
     assert (tmp_path / "it").stat().st_mode & 0o777 == 0o640
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
