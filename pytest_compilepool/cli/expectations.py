@@ -42,9 +42,13 @@ def run(arguments: argparse.Namespace) -> int:
     if bad:
         raise Refused("; ".join(bad))
     file = Path(arguments.file)
+    if not file.exists():
+        raise Refused(
+            f"--file: {arguments.file!r} is not there; allowed: expectations, an empty file at first"
+        )
     try:
         features = read_manifest(Path(arguments.suite or bundled()) / MANIFEST)
-        entries = read_expectations(file, features) if file.exists() else []
+        entries = read_expectations(file, features)
     except BadFile as error:
         raise Refused(str(error)) from None
     try:
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Refused(
             f"features of another suite: {', '.join(unknown[:5])}; --suite names the folder of theirs"
         )
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    text = file.read_text(encoding="utf-8")
     text = without(text, [int(one.where.rpartition(":")[2]) for one in changes.obsolete]).rstrip("\n")
     text = "\n\n".join([*([text] if text else []), *(block.rstrip("\n") for block in changes.added)]) + "\n"
     _check(text, file, features)

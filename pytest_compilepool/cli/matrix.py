@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import sys
 
@@ -29,18 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--html", metavar="OUT", help="write one static page; needs jinja2 (the extra `report`)"
     )
-    parser.add_argument(
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
         "--markdown", action="store_true", help="for the summary of a CI step: changed rows only"
     )
-    parser.add_argument(
+    shown.add_argument(
         "--defects", action="store_true", help="what a torch lacks, and where each defect appears and is gone"
     )
     parser.add_argument(
         "--support-json", metavar="OUT", help="write since and until when each feature is kept"
     )
-    parser.add_argument(
-        "--feature", metavar="ID", help="one feature through all builds, and where it changed"
-    )
+    shown.add_argument("--feature", metavar="ID", help="one feature through all builds, and where it changed")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,7 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"compilepool matrix: left out: {sentence}", file=sys.stderr)
     matrix = Matrix(found)
     if arguments.feature is not None and arguments.feature not in matrix.features:
-        raise Refused(f"--feature: {arguments.feature!r} is in none of these cells")
+        near = difflib.get_close_matches(arguments.feature, matrix.features, 1)
+        hint = (
+            f"; did you mean {near[0]}?" if near else "; compilepool run --list --mode stress has their names"
+        )
+        raise Refused(f"--feature: {arguments.feature!r} is in none of these cells{hint}")
     if arguments.support_json is not None:
         cells.write(arguments.support_json, json.dumps(support(matrix), indent=1) + "\n", "--support-json")
     if arguments.html is not None:

@@ -138,12 +138,14 @@ def from_text(text: str, source: str) -> Cell:
         place = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         cut = "; it ends in the middle" if _cut_off(text, error) else ""
         raise BadCell(f"{source}: is no cell: no JSON{place}{cut}") from None
-    if not isinstance(told, dict) or not isinstance(told.get("schema"), int) or "results" not in told:
+    if not isinstance(told, dict) or not isinstance(told.get("schema"), int):
         raise BadCell(f"{source}: is no cell: no object with the keys schema and results")
     if told["schema"] > SCHEMA or told["schema"] < 1:
         raise BadCell(
             f"{source}: schema {told['schema']} is not known; this release reads 1 to {SCHEMA}: a newer one may have more"
         )
+    if "results" not in told:
+        raise BadCell(f"{source}: is no cell: no object with the keys schema and results")
     return _Reader(source).cell(cleaned(told, text))
 
 

@@ -15,12 +15,13 @@ KINDS = {
     "regressed": "regressed",
     "regressed, known": "regressed, and known",
     "another": "not kept in both, with another signature",
-    "same": "not kept in both, with the same signature",
+    "flaky": "flaky",
     "fixed": "fixed",
     "new": "new",
     "gone": "gone",
-    "flaky": "flaky",
     "not comparable": "not comparable",
+    # Last: it is long, and nothing has happened.
+    "same": "not kept in both, with the same signature",
 }
 """In the order in which they are told."""
 
@@ -75,7 +76,8 @@ def _judged(feature: str, before: Result, after: Result, text: str) -> Change | 
         return None
     if was_kept:
         known = after.status == "XFAIL"
-        return Change(feature, "regressed, known" if known else "regressed", text)
+        link = f" ({after.bug})" if known and after.bug else ""
+        return Change(feature, "regressed, known" if known else "regressed", text + link)
     if is_kept:
         return Change(feature, "fixed", text)
     if _signature(before) == _signature(after) and before.got == after.got:

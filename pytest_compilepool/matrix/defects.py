@@ -98,7 +98,7 @@ def _row(feature: str, told: list[Release]) -> str:
             if len(one.broken) < len(one.results):
                 # One release says both: an environment decides, or chance.
                 appears[-1] += f" (in {one.name} not everywhere)"
-            bugs += [result.bug for result in one.broken if result.bug not in bugs]
+            bugs += [result.bug for result in one.broken]
             last = one
         elif last is not None and one.keeps_what(last):
             gone.append(f"after {last.name}, by {one.name}")
@@ -106,7 +106,9 @@ def _row(feature: str, told: list[Release]) -> str:
         before = one
     if last is not None:
         gone.append(f"still in {last.name}")
-    links = ", ".join(f"[{_short(bug)}]({link(bug)})" for bug in bugs if link(bug)) or "not known"
+    links = (
+        ", ".join(f"[{_short(bug)}]({link(bug)})" for bug in dict.fromkeys(bugs) if link(bug)) or "not known"
+    )
     cells = (escaped(feature), escaped("; ".join(appears)), escaped("; ".join(gone)), links)
     return f"| {' | '.join(cells)} |"
 

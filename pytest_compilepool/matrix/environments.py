@@ -54,6 +54,9 @@ def differing_axes(base: Cell, head: Cell) -> dict[str, list[str]]:
         ]
         if lines:
             found[axis] = lines
+    if bool(base.run.get("cuda")) != bool(head.run.get("cuda")):
+        # A CPU build beside a CUDA build is more than another release.
+        found["build"] = [f"cuda: {_told(base.run.get('cuda'))}, {_told(head.run.get('cuda'))}"]
     for axis, mine, its in (("suite", base.suite, head.suite), ("mode", base.mode, head.mode)):
         if mine != its:
             found[axis] = [f"{axis}: {mine or '-'}, {its or '-'}"]

@@ -21,8 +21,10 @@ def merge(cells: Sequence[Cell]) -> Cell:
     first = cells[0]
     for other in cells[1:]:
         if identity(other) != identity(first):
-            lines = [line for found in differing_axes(first, other).values() for line in found]
-            lines += [f"{name} is another" for name in differing_fields(first, other)] if not lines else []
+            counts = differing_fields(first, other)
+            told = [line for found in differing_axes(first, other).values() for line in found]
+            lines = [line for line in told if line.partition(":")[0] in (*counts, "suite", "mode")]
+            lines = lines or [f"{name} is another" for name in counts]
             raise BadCell(f"{other.source}: of another environment than {first.source}: {'; '.join(lines)}")
     results: dict[str, Result] = {}
     came_from: dict[str, str] = {}
@@ -34,6 +36,10 @@ def merge(cells: Sequence[Cell]) -> Cell:
                 raise BadCell(
                     f"{cell.source}: {name} is {_told(result)}, but {_told(known)} in {came_from[name]}; "
                     "these are two runs, not parts of one"
+                )
+            if known is not result:
+                raise BadCell(
+                    f"{cell.source}: {name} has a result in {came_from[name]}, too; parts have none in common"
                 )
     not_run = _not_run(cells, results)
     shard = _shard(cells)

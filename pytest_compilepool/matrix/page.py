@@ -35,7 +35,7 @@ def page(matrix: Matrix, musts: dict[str, str], left_out: Iterable[str] = ()) ->
         # By its name: it is an extra, and whoever has none is to be able to check these types.
         jinja2: Any = importlib.import_module("jinja2")
     except ImportError:
-        raise NoTemplates("jinja2 is not installed (pip install 'pytest-compilepool[report]')") from None
+        raise NoTemplates("jinja2 is not installed (pip install jinja2)") from None
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pytest_compilepool.matrix"),
         autoescape=True,

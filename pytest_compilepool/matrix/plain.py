@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pytest_compilepool.matrix.environments import title
 from pytest_compilepool.matrix.markdown import escaped, link
-from pytest_compilepool.matrix.statuses import LETTERS, MEANINGS
+from pytest_compilepool.matrix.statuses import LETTERS, MEANINGS, UNEXPECTED
 from pytest_compilepool.matrix.table import Column, Matrix, Square, evidence
 
 _REASON = 160
@@ -82,9 +82,18 @@ def notes(matrix: Matrix) -> Iterator[str]:
 
 
 def markdown(matrix: Matrix) -> Iterator[str]:
-    """Lines: the rows that are not the same in all columns, and what stands behind their letters."""
-    changed = [feature for feature in matrix.features if matrix.differs(feature)]
-    yield f"**{len(changed)} of {len(matrix.features)} features are not the same everywhere.**"
+    """Lines: rows that are not the same in all columns, or not as expected in one, and what stands behind their letters."""
+    differ = {feature for feature in matrix.features if matrix.differs(feature)}
+    unexpected = {
+        feature
+        for feature in matrix.features
+        if any(column.squares[feature].status in UNEXPECTED for column in matrix.columns)
+    }
+    changed = [feature for feature in matrix.features if feature in differ | unexpected]
+    yield (
+        f"**{len(differ)} of {len(matrix.features)} features are not the same everywhere; "
+        f"{len(unexpected)} are not as expected somewhere.**"
+    )
     yield ""
     yield from (f"- {escaped(line)}" for line in notes(matrix))
     if not changed:

@@ -38,6 +38,7 @@ LETTERS = {
     "NOTRUN": "-",
 }
 
+UNEXPECTED = ("CRASH", "TIMEOUT", "ERROR", "FAIL", "LEAK", "XPASS", "FLAKY")
 BROKEN = ("CRASH", "TIMEOUT", "ERROR", "FAIL", "LEAK")
 """Not kept, and nobody expected it."""
 

@@ -8,15 +8,18 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from pytest_compilepool.matrix.cell import BadCell, Result, from_text, read_cell
+from pytest_compilepool.matrix.compare import KINDS, compare
 from pytest_compilepool.matrix.defects import defects
-from pytest_compilepool.matrix.environments import order
+from pytest_compilepool.matrix.environments import differing_axes, order
 from pytest_compilepool.matrix.history import history
 from pytest_compilepool.matrix.merge import ELSEWHERE, merge
 from pytest_compilepool.matrix.page import page
+from pytest_compilepool.matrix.plain import markdown
 from pytest_compilepool.matrix.support import support
 from pytest_compilepool.matrix.table import Matrix
 from pytest_compilepool.matrix.writing import write_whole
@@ -341,3 +344,88 @@ def test_a_link_stays_one_and_a_pipe_is_written_into(tmp_path):
     write_whole(tmp_path / "pipe", "three")
     assert os.read(reader, 100) == b"three"
     os.close(reader)
+
+
+# -- what a newcomer stumbled over ---------------------------------------------------------------------
+
+
+def test_a_failure_that_is_the_same_everywhere_is_in_the_summary(cell):
+    cells = [
+        cell({"warm.a": "FAIL", "warm.b": "XFAIL"}, run={"torch": version})
+        for version in ("2.13.0", "2.14.1")
+    ]
+    told = "\n".join(markdown(Matrix(cells)))
+    assert "**0 of 2 features are not the same everywhere; 1 are not as expected somewhere.**" in told
+    assert "| warm.a | F | F |" in told
+    assert "warm.b |" not in told
+
+
+def test_a_cpu_build_beside_a_cuda_build_is_another_axis(cell):
+    base, head = (
+        cell(run={"torch": version, "cuda": cuda}) for version, cuda in (("2.11.0", "13.0"), ("2.13.0", ""))
+    )
+    assert list(differing_axes(base, head)) == ["torch", "build"]
+    head.run["cuda"] = "13.2"
+    assert list(differing_axes(base, head)) == ["torch"]
+
+
+def test_what_regressed_and_is_known_has_its_link(cell):
+    known = Result("warm.a", "XFAIL", "FAIL", bug="https://example.org/1", reason="no")
+    (change,) = compare(cell(), cell({"warm.a": known}))
+    assert change.text == "PASS -> XFAIL (FAIL): no (https://example.org/1)"
+
+
+def test_what_has_not_changed_is_told_last():
+    assert list(KINDS)[-1] == "same"
+
+
+def test_one_link_is_told_once(cell):
+    known = Result("warm.a", "XFAIL", "FAIL", bug="https://example.org/1")
+    assert (
+        row(cell({"warm.a": known}), cell({"warm.a": known}, run={"vllm": "0.32.0"})).count("example.org")
+        == 1
+    )
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_a_whole_and_its_part_or_one_part_twice_are_no_parts(cell, again):
+    first = part(cell, 1, {"a.a": "PASS"})
+    other = first if again == 1 else cell({"a.a": "PASS"}, source="whole.json")
+    with pytest.raises(BadCell, match=r"a\.a has a result in 1\.json, too; parts have none in common"):
+        merge([first, replace(other, results=dict(cell({"a.a": "PASS"}).results))])
+
+
+def test_a_refusal_names_what_may_not_differ_and_nothing_else(cell):
+    parts = [cell(run={"cpus": count, "environment": {"TRITON_X": str(count)}}) for count in (2, 16)]
+    with pytest.raises(BadCell) as caught:
+        merge(parts)
+    assert "environment: TRITON_X=2, TRITON_X=16" in str(caught.value)
+    assert "cpus" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("wram.a", "did you mean warm.a?"), ("zzz", "compilepool run --list --mode stress has")],
+)
+def test_a_feature_that_is_mistyped(compilepool, written, cell, name, hint):
+    status, _, err = compilepool("matrix", written(cell()), "--feature", name)
+    assert status == 4
+    assert f"--feature: {name!r} is in none of these cells; {hint}" in err
+
+
+def test_a_schema_of_tomorrow_may_have_other_keys():
+    with pytest.raises(BadCell, match="schema 99 is not known; this release reads 1 to 2: a newer one may"):
+        from_text('{"schema": 99}', "it.json")
+
+
+def test_one_thing_is_shown_at_a_time(compilepool, written, cell):
+    status, _, err = compilepool("matrix", written(cell()), "--markdown", "--defects")
+    assert status == 4
+    assert "not allowed with" in err
+
+
+def test_no_file_of_expectations_is_made_by_a_slip(compilepool, written, cell, tmp_path):
+    status, _, err = compilepool("expectations", "update", written(cell()), "--file", tmp_path / "nope.toml")
+    assert status == 4
+    assert "is not there; allowed: expectations, an empty file at first" in err
+    assert not (tmp_path / "nope.toml").exists()

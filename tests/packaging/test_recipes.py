@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -64,13 +63,15 @@ def put(folder, name, text):
 @pytest.fixture
 def shell(tmp_path):
     """Run a step with bash as the services do. pip is there already, so it installs nothing."""
-    tools = tmp_path / "tools"
+    tools = tmp_path / "stubs"
     tools.mkdir()
     put(tools, "pip", "")
     put(
         tools, "compilepool", "import sys; from pytest_compilepool.cli.main import main; sys.exit(main(sys.argv[1:]))"
     )  # fmt: skip
     put(tools, "buildkite-agent", AGENT)
+    put(tools, "git", 'import os; os.makedirs("compilepool")')
+    put(tools, "python3.12", VENV)
 
     def run(script, **environment):
         path = f"{tools}{os.pathsep}{os.environ['PATH']}"
@@ -87,6 +88,11 @@ def shell(tmp_path):
     return run
 
 
+VENV = """
+import os, sys
+os.makedirs(f"{sys.argv[3]}/bin")
+open(f"{sys.argv[3]}/bin/activate", "w").close()
+"""
 # What it has been given lies in `artifacts`; what it is told to show is kept.
 AGENT = """
 import shutil, sys
@@ -116,36 +122,60 @@ def halves(folder, names):
     return cell
 
 
-def test_github_gathers_merges_and_shows(shell, tmp_path):
-    cell = halves(tmp_path / "parts", ["part-torch28-0/e.json", "part-torch28-1/e.json"])
-    halves(tmp_path / "parts", ["part-torch29-2/e.json", "unused/e.json"])
+@pytest.fixture
+def github(shell, tmp_path):
+    """The step that merges, after these torches have left two parts each. Returns what it said."""
     (step,) = [
         one["run"] for one in read(GITHUB)["jobs"]["matrix"]["steps"] if "Merge" in one.get("name", "")
     ]
-    told = shell(step, GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
-    assert told.returncode == 0, told.stderr
-    assert len(read_cell(tmp_path / "cells/torch28.json").results) == len(cell.results)
-    assert "::warning::torch28 " not in told.stdout
-    # One whose second half is missing, and those of which there is nothing.
-    assert "::warning::torch29 is not whole" in told.stdout
-    assert "::warning::torch215 is not whole" in told.stdout
+
+    def run(*torches):
+        for number, torch in enumerate(torches):
+            halves(
+                tmp_path / "parts",
+                [f"part-{torch}-{2 * number}/e.json", f"part-{torch}-{2 * number + 1}/e.json"],
+            )
+        return shell(step, GITHUB_STEP_SUMMARY=str(tmp_path / "summary"))
+
+    return run
+
+
+def test_github_gathers_merges_and_shows(github, tmp_path):
+    torches = read(GITHUB)["jobs"]["cell"]["strategy"]["matrix"]["torch"]
+    told = github(*torches)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert len(list((tmp_path / "cells").iterdir())) == len(torches)
     assert "evidence for" in (tmp_path / "summary").read_text()
     assert "<table" in (tmp_path / "page/index.html").read_text()
     assert json.loads((tmp_path / "page/support.json").read_text())["features"]
 
 
-def test_buildkite_gathers_merges_and_shows(shell, tmp_path):
-    if shutil.which("bash") is None:
-        pytest.skip("no bash")
+def test_github_shows_the_rest_where_a_part_is_missing(github, tmp_path):
+    cell = halves(tmp_path / "parts", ["part-torch29-7/e.json", "unused/e.json"])
+    told = github("torch28")
+    assert told.returncode == 1
+    assert len(read_cell(tmp_path / "cells/torch28.json").results) == len(cell.results)
+    assert "::error::torch28 " not in told.stdout
+    # One whose second half is missing, and those of which there is nothing.
+    assert "::error::torch29 is not whole" in told.stdout
+    assert "::error::torch215 is not whole" in told.stdout
+    assert "evidence for" in (tmp_path / "summary").read_text()
+    assert "<table" in (tmp_path / "page/index.html").read_text()
+
+
+@pytest.mark.parametrize("many", [1, 3])
+def test_buildkite_gathers_merges_and_shows(shell, tmp_path, many):
     steps = read(BUILDKITE)["steps"]
-    name = steps[0]["matrix"]["setup"]["environment"][0]
-    cell = halves(tmp_path / "artifacts/cells", [f"{name}.1.json", f"{name}.2.json"])
-    # Buildkite makes `$` of `$$` before the shell sees it, and runs the lines as one script.
-    told = shell("\n".join(steps[1]["command"]).replace("$$", "$"))
-    assert told.returncode == 0, told.stderr
-    assert len(read_cell(tmp_path / f"merged/{name}.json").results) == len(cell.results)
-    assert f"{name} is not whole" not in told.stdout
-    assert "is not whole" in told.stdout
+    names = steps[0]["matrix"]["setup"]["environment"][:many]
+    for name in names:
+        cell = halves(tmp_path / "artifacts/cells", [f"{name}.1.json", f"{name}.2.json"])
+    # Buildkite makes `$` of `$$` before the shell sees it.
+    told = shell(steps[1]["command"].replace("$$", "$"), COMPILEPOOL_GIT="https://example.org/it.git")
+    assert told.returncode == (0 if many == 3 else 1), told.stderr
+    for name in names:
+        assert len(read_cell(tmp_path / f"merged/{name}.json").results) == len(cell.results)
+        assert f"{name} is not whole" not in told.stdout
+    assert ("is not whole" in told.stdout) == (many != 3)
     assert "evidence for" in (tmp_path / "annotation").read_text()
     assert "<table" in (tmp_path / "matrix.html").read_text()
 
@@ -156,4 +186,4 @@ def test_a_part_is_asked_for_as_the_command_wants_it():
     assert read(GITHUB)["jobs"]["cell"]["strategy"]["matrix"]["shard"] == ["1/2", "2/2"]
     buildkite = read(BUILDKITE)["steps"][0]
     assert buildkite["matrix"]["setup"]["part"] == ["1", "2"]
-    assert "--shard {{matrix.part}}/2" in buildkite["command"][1]
+    assert "--shard {{matrix.part}}/2 --cell" in buildkite["command"]
