@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pytest_compilepool.cli.refusal import Refused
@@ -38,6 +40,18 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError) as error:
         raise Refused(f"{str(path)[:80]!r} is no name of a file: {error}"[:200]) from None
+
+
+@contextlib.contextmanager
+def without_collector() -> Iterator[None]:
+    """While cells are read and laid out, which makes millions of objects and no garbage, nobody need look for any."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def read_all(names: Iterable[str]) -> tuple[list[Cell], list[str]]:

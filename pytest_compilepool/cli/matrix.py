@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0, and 1 where a file could not be used. Raises Refused where none can."""
+    with cells.without_collector():
+        return _show(arguments)
+
+
+def _show(arguments: argparse.Namespace) -> int:
     found, bad = cells.read_all(arguments.cells)
     for sentence in bad:
         print(f"compilepool matrix: left out: {sentence}", file=sys.stderr)

@@ -178,6 +178,7 @@ _KINDS: dict[str, Any] = {
     one.name: (int, float) if one.name == "duration" else type(getattr(_EMPTY, one.name))
     for one in fields(Result)
 }
+_EXACTLY = {name: type(getattr(_EMPTY, name)) for name in _KINDS}
 
 
 class _Reader:
@@ -234,7 +235,10 @@ class _Reader:
                 where, f"status {told['status']!r} is not allowed; allowed: {', '.join(LETTERS)}"
             )
         known = {
-            name: self._of(told, name, _KINDS[name], None, where) for name in _KINDS.keys() & told.keys()
+            # Almost all are of the very type, and there are very many.
+            name: value if type(value) is _EXACTLY[name] else self._of(told, name, _KINDS[name], None, where)
+            for name, value in told.items()
+            if name in _EXACTLY
         }
         if not _is_number(known.get("duration", 0.0)):
             raise self._wrong(f"{where}.duration", f"{str(known['duration'])[:80]!r} is no number")
