@@ -9,6 +9,7 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from pytest_compilepool.cli.refusal import Refused, words
 from pytest_compilepool.conformance import shards
@@ -23,6 +24,7 @@ from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
 from pytest_compilepool.conformance.required import check_required
 from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Subject, ask
 from pytest_compilepool.conformance.tomlfile import BadFile
+from pytest_compilepool.matrix.writing import remove_earlier
 from pytest_compilepool.options import INTERPRETERS
 from pytest_compilepool.suite import bundled
 from pytest_compilepool.torch_compat.installed import POOL_MODULES
@@ -93,6 +95,8 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
         try:
             check_required(words(arguments.require, "--require"), subject, "--require")
         except ValueError as error:
+            if arguments.cell is not None:
+                remove_earlier(Path(arguments.cell))
             raise Refused(str(error)) from None
     return Asked(definition, mode, groups, at_once, subject, why, forks)
 

@@ -3,9 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
+
+
+def remove_earlier(file: Path) -> None:
+    """What an earlier run has written there: whatever becomes of this one, it is not what that one found. No device."""
+    if file.is_file():
+        with contextlib.suppress(OSError):
+            Path(os.path.realpath(file)).unlink()
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from pytest_compilepool.matrix.writing import write_whole
+from pytest_compilepool.matrix.writing import remove_earlier, write_whole
 from pytest_compilepool.report import cells
 from pytest_compilepool.report.conformance import Verdicts, verdict_of
 
@@ -30,10 +29,7 @@ class CellFile:
         """The pool is asked for its facts and timed while nothing else runs: before xdist starts its workers."""
         if self._config.getoption("collectonly"):
             return
-        if self._file.is_file():
-            # Whatever becomes of this run, it is not what that one found.
-            with contextlib.suppress(OSError):
-                self._file.resolve().unlink()
+        remove_earlier(self._file)
         self._run = cells.run_info(self._config, self._asked, time.time())
 
     @pytest.hookimpl(trylast=True)

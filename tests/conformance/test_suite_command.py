@@ -52,6 +52,16 @@ def test_bad_arguments(tmp_path, arguments, text, more):
     assert "Traceback" not in output
 
 
+def test_a_run_that_is_refused_leaves_no_cell_of_an_earlier_one(tmp_path):
+    """A machine that has lost what is required: yesterday's cell must not pass for today's."""
+    (tmp_path / "cell.json").write_text("of yesterday")
+    arguments = ("run", f"--requirements={REFERENCE}", "--cell=cell.json", "--require=python==2.7")
+    status, output = compilepool(*arguments, folder=tmp_path, PYTHONPATH=str(TESTS))
+    assert status == 4
+    assert "--require: python==2.7 is required, and here is" in output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("arguments", [("run", "--list"), ("mutants", MUTANTS, "--list")])
 def test_from_a_folder_that_is_gone(tmp_path, arguments):
     (tmp_path / "gone").mkdir()
