@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -191,7 +192,10 @@ class Suite:
 
     def _shared_folder(self) -> str:
         if not self._shared:
-            made = tempfile.TemporaryDirectory(prefix="compilepool-shared-", ignore_cleanup_errors=True)
+            # By its name a guard finds it.
+            made = tempfile.TemporaryDirectory(
+                prefix=f"compilepool-{os.getpid()}-shared-", ignore_cleanup_errors=True
+            )
             self._shared = self._stack.enter_context(made)
         return self._shared
 

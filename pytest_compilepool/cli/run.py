@@ -75,7 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _removed_in_the_end() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="compilepool-shared-", ignore_cleanup_errors=True)
+    return tempfile.TemporaryDirectory(
+        prefix=f"compilepool-{os.getpid()}-shared-", ignore_cleanup_errors=True
+    )
 
 
 def _try(arguments: argparse.Namespace, asked: Asked, stack: contextlib.ExitStack) -> int:
@@ -119,7 +121,8 @@ class _Controller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker."""
+        """Tell a worker; and be watched, for what they share is this process's to remove."""
+        Session.of(node.config).guard.start()
         node.workerinput.update(self._tell)
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -30,7 +30,9 @@ def ask(spec: str) -> tuple[dict[str, Any], dict[str, float], str]:
 
     spec: `module:Class`. Raises nothing for what that class does.
     """
-    with tempfile.TemporaryDirectory(prefix="compilepool-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         (folder / ORDER).write_text(json.dumps({"path": import_path(), "spec": spec}), encoding="utf-8")
         status = run_interpreter(_BOOT, folder, SECONDS)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import tempfile
 import threading
@@ -39,7 +40,9 @@ def run_feature(
     """
     if stop is not None and stop.is_set():
         return Verdict(feature.id, "SKIP", "nobody wants to know any more")
-    with tempfile.TemporaryDirectory(prefix="compilepool-", ignore_cleanup_errors=True) as name:
+    with tempfile.TemporaryDirectory(
+        prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
+    ) as name:
         order = Order(
             feature.id, module, function, requirements, import_path(), feature.limit, mutant, shared=shared
         )

@@ -87,7 +87,9 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
 
     needs: properties that the class must have.
     """
-    with tempfile.TemporaryDirectory(prefix="compilepool-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
+    ) as folder:
         order = {"path": import_path(), "spec": spec, "needs": sorted(set(needs))}
         (Path(folder) / ORDER).write_text(json.dumps(order), encoding="utf-8")
         status, said = _have_it_asked(Path(folder))

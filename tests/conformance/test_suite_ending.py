@@ -211,6 +211,15 @@ def test_what_outlives_its_scenario_ends_with_a_run_that_is_killed(tmp_path, req
         process.kill()
         process.wait()
     assert proctree.wait_gone([key], 10) == []
+    wait_until_removed(tmp_path)
+
+
+def wait_until_removed(folder):
+    """Until no temporary folder of the run is left there: a guard removes them after the processes."""
+    deadline = time.monotonic() + 10
+    while found := list(folder.glob("compilepool-*")):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
@@ -221,3 +230,4 @@ def test_a_run_whose_processes_share_one_origin_leaves_nothing(tmp_path, pool_he
     process.send_signal(signal.Signals[name])
     process.wait(25)
     assert proctree.wait_gone(keys, 10) == []
+    wait_until_removed(tmp_path)

@@ -86,7 +86,9 @@ def run(
     about compiles, and costs a process and seconds a start. Raises nothing for what vLLM does; see `Run.error`.
     """
     for last in (*[False] * _TRIES, True):
-        with tempfile.TemporaryDirectory(prefix="compilepool-vllm-", ignore_cleanup_errors=True) as name:
+        with tempfile.TemporaryDirectory(
+            prefix=f"compilepool-{os.getpid()}-vllm-", ignore_cleanup_errors=True
+        ) as name:
             folder = Path(name)
             _share(modelinfos, root)
             told = {**asdict(order), "path": [os.path.abspath(entry) for entry in sys.path]}
