@@ -60,6 +60,20 @@ class Result:
         return self.id.partition(".")[0]
 
     @property
+    def plain(self) -> bool:
+        """Whether it was kept, and there is nothing more to say of it."""
+        return self.status == "PASS" and not (
+            self.reason
+            or self.notes
+            or self.counters
+            or self.attempts
+            or self.leaks
+            or self.expected
+            or self.signature
+            or self.bug
+        )
+
+    @property
     def tried(self) -> bool:
         """Whether it is evidence of anything."""
         return self.status not in UNTRIED

@@ -103,6 +103,8 @@ def _row(square: Square, texts: _Texts) -> list[Any]:
     """The letters of all cells; then, for each of which there is something to say, its number and what."""
     told: list[Any] = ["".join(LETTERS[one.status] for one in square.found)]
     for number, one in enumerate(square.found):
+        if one.plain:
+            continue
         said = _said(one, texts.reason(one))
         if said:
             told.append([number, *(texts.of(part) for part in said)])
