@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one leak census costs, checker by checker. Run it: `python benchmarks/leak_census.py`.
+"""What one leak census costs, checker by checker. Run it: `python benchmarks/leak_census.py [--scan]`.
 
 Measured are a bare process, and one with 1,000 open descriptors, 200 threads and 50 children; with and
 without torch loaded, where it is installed. The goal is 10 ms for all checkers together in the full process.
+With --scan: more and more of one thing, and what each of them adds, which stays the same where it is linear.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +25,12 @@ from pytest_compilepool.leaks import census
 from pytest_compilepool.leaks.base import LeakChecker, Owned
 
 GOAL_MS = 10.0
+
+SCAN = {
+    "descriptors": (0, 1000, 2000, 4000, 8000),
+    "threads": (0, 200, 400, 800),
+    "children": (0, 50, 100, 200),
+}
 
 
 @contextlib.contextmanager
@@ -73,13 +81,42 @@ def figures(rounds: int) -> dict[str, float]:
     return found
 
 
+def scan(rounds: int) -> None:
+    """Print a census by all checkers with more and more of one thing, and microseconds for each that was added."""
+    allow_descriptors(max(SCAN["descriptors"]) + 200)
+    print(f"milliseconds, median of {rounds}; {os.cpu_count()} CPUs, Python {sys.version.split()[0]}")
+    for what, numbers in SCAN.items():
+        print(f"{what:<14}{'ms':>9}{'us for each more':>20}")
+        before = (0, 0.0)
+        for number in numbers:
+            with crowd(*(number if what == name else 0 for name in SCAN)):
+                checkers = census.builtin_checkers(Owned(tag="benchmark"), restored_by_pytest=False)
+                census.measure(checkers)  # the first one reads strangers, and the targets of descriptors
+                took = median_ms(lambda checkers=checkers: census.measure(checkers), rounds)
+            added = f"{(took - before[1]) / (number - before[0]) * 1e3:.3f}" if number else ""
+            print(f"{number:<14}{took:>9.3f}{added:>20}")
+            before = (number, took)
+
+
+def allow_descriptors(number: int) -> None:
+    """As many as that, as far as the hard limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = number if hard == resource.RLIM_INFINITY else min(number, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20, help="measurements of which the median is shown")
     parser.add_argument("--fds", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=200)
     parser.add_argument("--children", type=int, default=50)
+    parser.add_argument("--scan", action="store_true", help="how it grows, instead of the table by checker")
     given = parser.parse_args()
+    if given.scan:
+        scan(given.rounds)
+        return
     columns = {"bare": figures(given.rounds)}
     with crowd(given.fds, given.threads, given.children):
         columns["full"] = figures(given.rounds)

@@ -9,10 +9,12 @@ command line of its sidecar and that the forked workers share.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +27,9 @@ _BELOW = "."
 _LINUX = sys.platform.startswith("linux")
 _TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
+
+_STAT_SIZE = 2048
+"""Bytes that hold more than the fields of /proc/PID/stat that are read here."""
 
 T = TypeVar("T")
 
@@ -72,16 +77,47 @@ class Proc:
         return self.state in ("Z", "X") and self.threads <= 1
 
 
+class _Readings(threading.local):
+    """rows: the last table that this thread has read; shared: others are given it, too."""
+
+    rows: Mapping[int, Proc] = {}
+    shared = False
+    is_read = False
+
+
+_readings = _Readings()
+
+
+@contextlib.contextmanager
+def one_reading() -> Iterator[None]:
+    """What asks this thread for the whole table in here is given one and the same, that of whoever asks first."""
+    if _readings.shared:
+        yield
+        return
+    _readings.shared, _readings.is_read = True, False
+    try:
+        yield
+    finally:
+        _readings.shared = False
+
+
 def table() -> dict[int, Proc]:
     """Every process that this one can see, by pid. Takes nothing, raises nothing: what ends meanwhile is left out."""
-    if not _LINUX:
-        return _psutil_table()
+    if not (_readings.shared and _readings.is_read):
+        _readings.rows = _linux_table(_readings.rows) if _LINUX else _psutil_table()
+        _readings.is_read = True
+    return dict(_readings.rows)
+
+
+def _linux_table(before: Mapping[int, Proc]) -> dict[int, Proc]:
+    """before: an earlier one: making a row takes longer than seeing that it is the same."""
     rows: dict[int, Proc] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            row = lookup(int(entry))
+            pid = int(entry)
+            row = _parse_stat(pid, _read_stat(pid), before.get(pid))
             if row is not None:
-                rows[row.pid] = row
+                rows[pid] = row
     return rows
 
 
@@ -89,23 +125,42 @@ def lookup(pid: int) -> Proc | None:
     """One process, or None if there is none of that pid."""
     if not _LINUX:
         return _psutil_lookup(pid)
+    return _parse_stat(pid, _read_stat(pid))
+
+
+def _read_stat(pid: int) -> bytes:
+    """Nothing for what is gone. Three calls of the kernel, where open() makes seven."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
-        return None
-    return _parse_stat(pid, text)
+        return b""
+    try:
+        return os.read(fd, _STAT_SIZE)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
 
 
-def _parse_stat(pid: int, text: bytes) -> Proc | None:
+def _parse_stat(pid: int, text: bytes, before: Proc | None = None) -> Proc | None:
     # The name stands in brackets and may hold brackets and blanks itself: cut at the last one.
     head, _, tail = text.rpartition(b")")
-    fields = tail.split()
+    fields = tail.split(None, 20)
     if len(fields) < 20:
         return None
     name = head.partition(b"(")[2].decode(errors="replace")
     started = int(fields[19]) / _TICKS
-    return Proc(ProcessKey(pid, started), int(fields[1]), fields[0].decode(), name, int(fields[17]))
+    parent, state, threads = int(fields[1]), fields[0].decode(), int(fields[17])
+    if (
+        before is not None
+        and before.key.started == started
+        and before.parent == parent
+        and before.state == state
+        and before.name == name
+        and before.threads == threads
+    ):
+        return before
+    return Proc(ProcessKey(pid, started), parent, state, name, threads)
 
 
 def _psutil_table() -> dict[int, Proc]:
@@ -147,16 +202,22 @@ def reaped(key: ProcessKey) -> bool:
 
 def descendants(pid: int, rows: dict[int, Proc] | None = None) -> list[Proc]:
     """Children, their children, and so on, nearest first; `pid` itself is not among them."""
-    rows = table() if rows is None else rows
+    return below(pid, by_parent(table() if rows is None else rows))
+
+
+def by_parent(rows: Mapping[int, Proc]) -> dict[int, list[Proc]]:
+    """The children of each process that has any. rows: what `table()` gave."""
     children: dict[int, list[Proc]] = {}
     for row in rows.values():
         children.setdefault(row.parent, []).append(row)
-    found: list[Proc] = []
-    queue = [pid]
-    while queue:
-        for child in children.get(queue.pop(0), ()):
-            found.append(child)
-            queue.append(child.pid)
+    return children
+
+
+def below(pid: int, children: Mapping[int, list[Proc]]) -> list[Proc]:
+    """As `descendants`, for who asks for several. children: what `by_parent` gave."""
+    found = list(children.get(pid, ()))
+    for row in found:  # it grows meanwhile
+        found += children.get(row.pid, ())
     return found
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pytest_compilepool import proctree
 from pytest_compilepool.leaks import asking
 from pytest_compilepool.leaks.base import MISSING, LeakChecker, Owned, changes, plain_text
 from pytest_compilepool.leaks.caches import CacheChecker
@@ -67,12 +68,14 @@ def measure(checkers: Sequence[LeakChecker]) -> Census:
     taken_at = time.monotonic()
     errors: list[str] = []
     snapshots: dict[str, Snapshot | None] = {}
-    for checker in checkers:
-        try:
-            snapshots[checker.name] = asking.measure(checker)
-        except asking.CheckerError as error:
-            snapshots[checker.name] = None
-            errors.append(str(error))
+    # Of one moment: who asks for the process table, and be it who says what is owned, gets the same one.
+    with proctree.one_reading():
+        for checker in checkers:
+            try:
+                snapshots[checker.name] = asking.measure(checker)
+            except asking.CheckerError as error:
+                snapshots[checker.name] = None
+                errors.append(str(error))
     return Census(taken_at, snapshots, errors)
 
 
@@ -184,7 +187,8 @@ class _Comparison:
 
     def _ask(self, checker: LeakChecker) -> tuple[list[Leak], list[Leak]]:
         old = self._before.snapshots.get(checker.name)
-        new = None if old is None else asking.measure(checker)
+        with proctree.one_reading():
+            new = None if old is None else asking.measure(checker)
         if old is None or new is None:
             return [], []
         return asking.diff(checker, old, new), asking.silent(checker, old, new)

@@ -10,15 +10,13 @@ import re
 import stat
 import sys
 from collections.abc import Hashable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from pytest_compilepool import proctree
 from pytest_compilepool.leaks.base import MISSING, Change, LeakChecker, Owned
 from pytest_compilepool.leaks.holders import fd_holders
+from pytest_compilepool.leaks.opened import PROC, Descriptors, Open
 from pytest_compilepool.records import Leak, Snapshot
-
-_PROC = "/proc/self/fd"
-_DEV = "/dev/fd"
 
 # Device files of accelerators. Their driver opens them once and keeps them for the life of the process.
 _DEVICES = ("/dev/nvidia", "/dev/kfd", "/dev/dri/", "/dev/accel", "/dev/habanalabs")
@@ -32,17 +30,6 @@ _HELPER_FDS = (
 
 # Standard input, output and error: whoever captures output swaps what they point at, pytest for each phase.
 _STANDARD = {0, 1, 2}
-
-
-class Open(NamedTuple):
-    """What a descriptor points at. inode: (device, inode); target: as /proc has it, else from fstat."""
-
-    inode: tuple[int, int]
-    target: str
-
-    def is_same(self, other: Open) -> bool:
-        """Whether they are one file: renaming it changes the target, replacing it the inode."""
-        return self.inode == other.inode or self.target == other.target
 
 
 class FdChecker(LeakChecker):
@@ -59,39 +46,30 @@ class FdChecker(LeakChecker):
 
     def __init__(self, owned: Owned, folder: str | None = None) -> None:
         self._owned = owned
-        self._folder = folder or next((name for name in (_PROC, _DEV) if os.path.isdir(name)), "")
-        self._target = _link_target if self._folder == _PROC else _stat_target
+        self._descriptors = Descriptors(folder)
 
     def measure(self) -> Snapshot | None:
-        try:
-            numbers = os.listdir(self._folder) if self._folder else None
-        except OSError:
-            return None
-        if numbers is None:
+        found = self._descriptors.all()
+        if found is None:
             return None
         passed = self._owned.fds() | _helper_fds() | _STANDARD
-        found: Snapshot = {}
-        for fd in map(int, numbers):
-            # The descriptor of the listing itself is closed by now, so it is not there.
-            opened = self._look(fd)
-            if opened is not None and fd not in passed and not _is_heap(opened):
-                found[fd] = opened
-        return found
-
-    def _look(self, fd: int) -> Open | None:
-        try:
-            info = os.fstat(fd)
-            return Open((info.st_dev, info.st_ino), self._target(fd, info))
-        except OSError:
-            return None
+        # multiprocessing's arena of shared values, which it keeps for the life of the process.
+        heap = f"/pym-{os.getpid()}-"
+        return {fd: opened for fd, opened in found.items() if fd not in passed and heap not in opened.target}
 
     def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
-        new = [fd for fd, opened in after.items() if fd not in before or not opened.is_same(before[fd])]
+        new = {fd: self._now(fd, opened) for fd, opened in after.items() if not _was_open(fd, opened, before)}
         # A driver opens devices when it is asked whether there is a GPU, and again when it is first used.
-        driver_at_work = any(_is_device(after[fd]) for fd in new)
-        for fd in new:
-            if not _is_device(after[fd]) and not (driver_at_work and _is_nameless(after[fd])):
-                yield fd, before.get(fd, MISSING), after[fd]
+        driver_at_work = any(_is_device(opened) for opened in new.values())
+        for fd, opened in new.items():
+            if not _is_device(opened) and not (driver_at_work and _is_nameless(opened)):
+                yield fd, before.get(fd, MISSING), opened
+
+    def _now(self, fd: Hashable, opened: Open) -> Open:
+        """The same by the name that it has now: a folder above it may have been renamed since it was remembered."""
+        assert isinstance(fd, int)
+        now = self._descriptors.look(fd)
+        return now if now is not None and now.inode == opened.inode else opened
 
     def describe(self, key: Hashable, old: Any, new: Any) -> Leak | None:
         before = "not open" if old is MISSING else f"fd {key} -> {old.target}"
@@ -111,7 +89,7 @@ class FdChecker(LeakChecker):
         """
         for leak in leaks:
             fd, opened, survey = leak.handle
-            now = self._look(fd)
+            now = self._descriptors.look(fd)
             if fd not in survey.reasons and now is not None and now.inode == opened.inode:
                 os.close(fd)
 
@@ -145,42 +123,17 @@ def _starred(match: re.Match[str]) -> str:
     return f"{match[1] or 'tmp'}*"
 
 
+def _was_open(fd: Hashable, opened: Open, before: Snapshot) -> bool:
+    old = before.get(fd)
+    return old is not None and opened.is_same(old)
+
+
 def _is_device(opened: Open) -> bool:
     return opened.target.startswith(_DEVICES)
 
 
 def _is_nameless(opened: Open) -> bool:
     return not opened.target.startswith("/") or opened.target.startswith("/memfd:")
-
-
-def _is_heap(opened: Open) -> bool:
-    """multiprocessing's arena of shared values, which it keeps for the life of the process."""
-    return f"/pym-{os.getpid()}-" in opened.target
-
-
-def _link_target(fd: int, info: os.stat_result) -> str:
-    return os.readlink(f"{_PROC}/{fd}")
-
-
-def _stat_target(fd: int, info: os.stat_result) -> str:
-    """Where there is no /proc: the path if the kernel tells it, else kind and inode as /proc has them."""
-    kinds = (
-        (stat.S_ISFIFO, "pipe"),
-        (stat.S_ISSOCK, "socket"),
-        (stat.S_ISCHR, "device"),
-        (stat.S_ISDIR, "folder"),
-    )
-    kind = next((word for test, word in kinds if test(info.st_mode)), "file")
-    path = _path_from_kernel(fd) if kind in ("file", "folder", "device") else ""
-    return path or f"{kind}:[{info.st_dev}:{info.st_ino}]"
-
-
-def _path_from_kernel(fd: int) -> str:
-    if sys.platform != "darwin":
-        return ""
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0").decode(errors="replace")
 
 
 def _helper_fds() -> set[int]:
@@ -195,7 +148,7 @@ def _helper_fds() -> set[int]:
 def _other_end(opened: Open) -> str:
     """Who below this process holds the other end of a pipe."""
     target = opened.target
-    if not target.startswith("pipe:") or not os.path.isdir(_PROC):
+    if not target.startswith("pipe:") or not os.path.isdir(PROC):
         return ""
     names = []
     for row in proctree.descendants(os.getpid()):
@@ -251,9 +204,9 @@ def _is_plain(fd: int, opened: Open) -> bool:
 
 def _targets() -> Iterator[str]:
     """What all descriptors of this process point at, where that is told."""
-    for fd in os.listdir(_PROC) if os.path.isdir(_PROC) else ():
+    for fd in os.listdir(PROC) if os.path.isdir(PROC) else ():
         try:
-            yield os.readlink(f"{_PROC}/{fd}")
+            yield os.readlink(f"{PROC}/{fd}")
         except OSError:
             continue  # that of the listing itself
 

@@ -72,40 +72,47 @@ class ProcessChecker(LeakChecker):
         self._owned = owned
         # Memories that save work and never change a verdict: strangers that were read once, strays that were
         # found once, and below whom each process was first seen.
-        self._strangers: set[tuple[ProcessKey, str, int]] = set()
+        self._strangers: dict[int, Proc] = {}
         self._strays: set[ProcessKey] = set()
         self._first_parent: dict[ProcessKey, int] = {}
 
     def measure(self) -> Snapshot:
         rows = proctree.table()
+        children = proctree.by_parent(rows)
         me = os.getpid()
-        strays = self._find_strays(me, rows)
-        below = proctree.descendants(me, rows)
-        for stray in strays:
-            below += [stray, *proctree.descendants(stray.pid, rows)]
-        passed = self._owned_pids(rows)
+        below = proctree.below(me, children)
+        for stray in self._find_strays(me, rows, {row.pid for row in below}):
+            below += [stray, *proctree.below(stray.pid, children)]
+        passed = self._owned_pids(children)
         adopted = self._reap_adopted(me, below)
         return {row.key: row.name for row in below if row.pid not in passed and row.key not in adopted}
 
-    def _find_strays(self, me: int, rows: dict[int, Proc]) -> list[Proc]:
+    def _find_strays(self, me: int, rows: dict[int, Proc], below: set[int]) -> list[Proc]:
+        lineage = {me, *below, *proctree.ancestors(me, rows)}
+        others = {pid: row for pid, row in rows.items() if pid not in lineage}
         # Reading a stranger's environment and command line is the dear part: it is done once for each, and
         # again only when it got another name or parent, as it does when it execs or is orphaned.
-        unknown = {p: r for p, r in rows.items() if p == me or not self._is_known(r)}
-        lineage = {p: rows[p] for p in _ancestors_and_descendants(me, rows)}
-        found = proctree.strays(me, self._owned.tag, {**unknown, **lineage})
-        self._strays = {r.key for r in rows.values() if r.key in self._strays} | {r.key for r in found}
-        self._strangers = {
-            _face(r) for r in rows.values() if r.key not in self._strays and r.pid not in lineage
-        }
+        unknown = {pid: row for pid, row in others.items() if not self._is_known(row)}
+        found: set[ProcessKey] = set()
+        if unknown:
+            line = {pid: rows[pid] for pid in lineage if pid in rows}
+            found = {row.key for row in proctree.strays(me, self._owned.tag, {**line, **unknown})}
+        if found or self._strays:
+            self._strays = {r.key for r in rows.values() if r.key in self._strays} | found
+        strays = [row for row in others.values() if row.key in self._strays] if self._strays else []
+        self._strangers = others
+        for row in strays:
+            del self._strangers[row.pid]
         # A dead stray is the zombie of whoever is its parent now.
-        return [r for r in rows.values() if r.key in self._strays and r.pid not in lineage and not r.dead]
+        return [row for row in strays if not row.dead]
 
     def _is_known(self, row: Proc) -> bool:
-        return row.key in self._strays or _face(row) in self._strangers
+        seen = self._strangers.get(row.pid)
+        return seen is row or row.key in self._strays or (seen is not None and _face(seen) == _face(row))
 
-    def _owned_pids(self, rows: dict[int, Proc]) -> set[int]:
+    def _owned_pids(self, children: dict[int, list[Proc]]) -> set[int]:
         pids = self._owned.processes()
-        return pids | {row.pid for pid in pids for row in proctree.descendants(pid, rows)}
+        return pids | {row.pid for pid in pids for row in proctree.below(pid, children)}
 
     def _reap_adopted(self, me: int, below: list[Proc]) -> set[ProcessKey]:
         """Wait for zombies that were born to somebody else. Returns who they were."""
@@ -181,15 +188,6 @@ def _kept(pids: set[int]) -> dict[int, str]:
 
 def _face(row: Proc) -> tuple[ProcessKey, str, int]:
     return row.key, row.name, row.parent
-
-
-def _ancestors_and_descendants(me: int, rows: dict[int, Proc]) -> set[int]:
-    line = {row.pid for row in proctree.descendants(me, rows)}
-    pid = me
-    while pid in rows and pid not in line:
-        line.add(pid)
-        pid = rows[pid].parent
-    return line
 
 
 def _is_helper_command(command: list[str]) -> bool:

@@ -25,7 +25,8 @@ from typing import Any
 import pytest
 
 from pytest_compilepool.leaks.base import Owned
-from pytest_compilepool.leaks.fds import FdChecker, Open, stable_target
+from pytest_compilepool.leaks.fds import FdChecker, stable_target
+from pytest_compilepool.leaks.opened import Open
 
 pytestmark = pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="no listing of open descriptors here")
 
