@@ -8,12 +8,12 @@ directories are handed out and the caller takes the smallest figure.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Level:
+# Named tuples: pytest's header needs them, so nearly every session makes them, and a dataclass takes five times as long.
+class Level(NamedTuple):
     """One cgroup that this process is in.
 
     version: 1 or 2; path: its directory; name: that directory as the machine calls it (without `root`).
@@ -28,8 +28,7 @@ class Level:
         return read_text(self.path / file)
 
 
-@dataclass(frozen=True)
-class _Mount:
+class _Mount(NamedTuple):
     version: int
     controllers: frozenset[str]
     root: PurePosixPath  # which cgroup is mounted
@@ -96,6 +95,8 @@ def _mounts(root: Path) -> list[_Mount]:
 
 def _unescape(text: str) -> str:
     """mountinfo writes a blank as \\040, and so on."""
+    if "\\" not in text:
+        return text
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)
 
 

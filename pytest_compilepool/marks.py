@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +18,34 @@ if TYPE_CHECKING:
 ISOLATIONS = ("workers", "sidecar")
 
 
-@dataclass(frozen=True)
+# Not dataclasses: every session loads this file, and making one takes longer than loading the rest of it.
 class PoolMark:
     """What `@pytest.mark.compilepool(...)` said; None where it said nothing."""
 
-    processes: int | None = None
-    start_method: str | None = None
-    ready_timeout: float | None = None
-    isolation: str = "workers"
-    target: str | None = None
-    offline: bool = False
+    def __init__(
+        self,
+        processes: int | None,
+        start_method: str | None,
+        ready_timeout: float | None,
+        isolation: str,
+        target: str | None,
+        offline: bool,
+    ) -> None:
+        self.processes = processes
+        self.start_method = start_method
+        self.ready_timeout = ready_timeout
+        self.isolation = isolation
+        self.target = target
+        self.offline = offline
 
 
-@dataclass(frozen=True)
 class Allowance:
     """One entry of `allow=[...]`: a checker, and a pattern (as in file names) for the leak's key."""
 
-    checker: str
-    pattern: str
-    reason: str
+    def __init__(self, checker: str, pattern: str, reason: str) -> None:
+        self.checker = checker
+        self.pattern = pattern
+        self.reason = reason
 
     def covers(self, leak: Leak) -> bool:
         """Whether this entry allows that leak."""

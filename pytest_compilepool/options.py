@@ -4,13 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-
-from pytest_compilepool.conformance.shards import ALLOWED as SHARD
-from pytest_compilepool.conformance.shards import parse_shard
 
 START_METHODS = ("subprocess", "fork", "spawn")
 SUITE_MODES = ("smoke", "standard", "stress")
@@ -33,27 +29,26 @@ def _switch(text: str) -> bool:
     return {**words, "off": False}[text.strip().lower()]
 
 
-@dataclass(frozen=True)
+# Neither this nor Settings is a dataclass: every session loads this file, and making one takes longer than the rest of it.
 class Option:
     """One option. name: as in `--compilepool-NAME` and, with underscores, the ini option `compilepool_NAME`.
 
     parse: text to value, raising ValueError or KeyError; allowed: what to say when it does.
     """
 
-    name: str
-    default: str | None
-    parse: Callable[[str], Any]
-    allowed: str
-    help: str
-    switch: bool = False
-
-    @property
-    def flag(self) -> str:
-        return f"--compilepool-{self.name}"
-
-    @property
-    def ini(self) -> str:
-        return f"compilepool_{self.name.replace('-', '_')}"
+    def __init__(
+        self,
+        name: str,
+        default: str | None,
+        parse: Callable[[str], Any],
+        allowed: str,
+        help: str,
+        switch: bool = False,
+    ) -> None:
+        self.name, self.default, self.parse = name, default, parse
+        self.allowed, self.help, self.switch = allowed, help, switch
+        self.flag = f"--compilepool-{name}"
+        self.ini = f"compilepool_{name.replace('-', '_')}"
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -72,7 +67,15 @@ def _words(text: str) -> tuple[str, ...]:
     return words
 
 
+def _target(text: str) -> str:
+    from pytest_compilepool.targets import triton_target
+
+    return "" if text == "off" else triton_target(text, "")
+
+
 def _shard(text: str) -> str:
+    from pytest_compilepool.conformance.shards import parse_shard
+
     parse_shard(text)
     return text
 
@@ -104,6 +107,29 @@ OPTIONS = (
         _one_of(*START_METHODS),
         ", ".join(START_METHODS),
         "How workers are started: subprocess (a sidecar forks them), fork or spawn (no sidecar, no quiesce)",
+    ),
+    Option(
+        "prestart",
+        "on",
+        _one_of("on", "off"),
+        "on, off",
+        "on: the sidecar starts as soon as collection shows that a test will be handed a pool, where torch is imported by "
+        "then; off: when that test asks for it",
+    ),
+    Option(
+        "spare",
+        "off",
+        _one_of("on", "off"),
+        "on, off",
+        "on: while a test runs, the next sidecar is started for a test that will need one of its own, if CPUs and memory "
+        "allow it",
+    ),
+    Option(
+        "prime",
+        None,
+        _target,
+        "off, or a GPU such as cuda:90",
+        "Sidecars compile a Triton kernel for this GPU before they fork: no worker pays for its first one; off by default",
     ),
     Option(
         "ready-timeout",
@@ -254,7 +280,7 @@ OPTIONS = (
         "shard",
         None,
         _shard,
-        SHARD,
+        "K/N, the K-th of N parts, such as 1/4",
         "Of the features of a conformance suite only a part, dealt out by name: 1/2 and 2/2 are all of them",
     ),
     Option(
@@ -282,7 +308,6 @@ OPTIONS = (
 )
 
 
-@dataclass(frozen=True)
 class Settings:
     """The options of one session, validated. Timeouts and grace are seconds.
 
@@ -292,6 +317,9 @@ class Settings:
     processes_ini: str | None
     processes_flag: str | None
     start_method: str | None
+    prestart: str
+    spare: str
+    prime: str | None
     ready_timeout: float
     quiesce_timeout: float
     jobs_timeout: float
@@ -316,6 +344,10 @@ class Settings:
     require: tuple[str, ...] | None
     attempts: int
     ci: bool
+
+    def __init__(self, **values: Any) -> None:
+        """values: all of the above, by name."""
+        vars(self).update(values)
 
 
 def add_options(parser: pytest.Parser) -> None:

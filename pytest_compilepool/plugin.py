@@ -10,16 +10,14 @@ import pytest
 
 from pytest_compilepool import marks, newhooks, options
 from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
+from pytest_compilepool.fixtures import conformance as features
+from pytest_compilepool.fixtures import engines, pools, proofs
 from pytest_compilepool.keys import FAILED, LEAKS, OUTCOME, SECTIONS, SESSION, UNUSED
 from pytest_compilepool.report import conformance, terminal
 from pytest_compilepool.session import Session, leased_by
 
-pytest_plugins = [
-    "pytest_compilepool.fixtures.pools",
-    "pytest_compilepool.fixtures.proofs",
-    "pytest_compilepool.fixtures.engines",
-    "pytest_compilepool.fixtures.conformance",
-]
+# Not `pytest_plugins`: for each name in that pytest asks every installed distribution for its entry points.
+FIXTURES = (pools, proofs, engines, features)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(newhooks)
+    for module in FIXTURES:
+        pluginmanager.register(module, module.__name__)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +49,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
+    Session.of(item.config).item_collected(item)
     feature = getattr(getattr(item, "function", None), FEATURE, None)
     if feature is not None:
         item.extra_keyword_matches.add(feature)  # `-k` takes what `--list` prints
@@ -69,12 +70,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    Session.of(session.config).collection_finished(session.items)
+    Session.of(session.config).collection_finished(session)
 
 
 # Outermost, so that pytest-timeout does not count how long a test waits for others.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    Session.of(item.config).about_to_run(item, nextitem)
     with Session.of(item.config).room.around(item):
         return (yield)
 

@@ -31,6 +31,7 @@ class PoolState(str, enum.Enum):
     ABSENT = "absent"
     STARTING = "starting"
     READY = "ready"
+    PRIMED = "primed"
     BUSY = "busy"
     QUIESCED = "quiesced"
     BROKEN = "broken"

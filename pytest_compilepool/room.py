@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +12,6 @@ import pytest
 from pytest_compilepool import genuine  # noqa: F401  the lock is loaded later, when a test may have patched the clock
 from pytest_compilepool.keys import REFUSED, ROOM
 from pytest_compilepool.marks import EXCLUSIVE, will_be_skipped
-from pytest_compilepool.words import sendable
 
 # Only whoever has such a test pays for the lock.
 if TYPE_CHECKING:
@@ -32,14 +31,14 @@ class Room:
         self._timeout = timeout
         self._lock: Exclusive | None = None
 
-    def collected(self, items: Sequence[pytest.Item], environ: Mapping[str, str]) -> None:
-        """What is going to be run; every worker of xdist is told all of it. environ: of which the folder is taken."""
+    def collected(self, items: Sequence[pytest.Item], environ: Callable[[], Mapping[str, str]]) -> None:
+        """What is going to be run; every worker of xdist is told all of it. environ: gives what the folder is taken of."""
         self.close()
         self._lock = None
         if any(item.get_closest_marker(EXCLUSIVE) for item in items):
             from pytest_compilepool.exclusive import Exclusive
 
-            self._lock = Exclusive(self._timeout, environ, self._tell)
+            self._lock = Exclusive(self._timeout, environ(), self._tell)
 
     @contextlib.contextmanager
     def around(self, item: pytest.Item) -> Iterator[None]:
@@ -54,6 +53,8 @@ class Room:
             try:
                 stack.enter_context(self._lock.held(item.nodeid, alone))
             except CannotEnter as error:
+                from pytest_compilepool.words import sendable
+
                 if alone or not isinstance(error, NoLock):  # the others need no promise
                     item.stash[REFUSED] = sendable(str(error))
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,19 +20,25 @@ TIMED = ("warm", "ready", "recycle", "wakeup", "quiesce", "shutdown")
 """Events whose lengths the summary shows."""
 
 
-@dataclass
+# Not a dataclass: every session loads this file, and making one takes longer than loading the rest of it.
 class TestRecord:
     """One test. times: event name -> lengths in seconds; reasons: why a sidecar was not shared;
     notes: lines for the summary."""
 
     __test__ = False
 
-    started: int = 0
-    made_by_torch: int = 0
-    jobs: dict[str, int] = field(default_factory=dict)
-    times: dict[str, list[float]] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.started = 0
+        self.made_by_torch = 0
+        self.jobs: dict[str, int] = {}
+        self.times: dict[str, list[float]] = {}
+        self.reasons: list[str] = []
+        self.notes: list[str] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be told."""
+        return not any(vars(self).values())
 
     def add_news(self, events: Iterable[Event], jobs: Jobs) -> None:
         """Count in what happened to pools."""
@@ -45,13 +51,15 @@ class TestRecord:
 
     def as_text(self) -> str:
         """JSON, one line."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(vars(self), sort_keys=True)
 
     @classmethod
     def from_text(cls, text: str) -> TestRecord:
         """The reverse; unknown keys are ignored."""
-        known = cls.__dataclass_fields__
-        return cls(**{key: value for key, value in json.loads(text).items() if key in known})
+        record = cls()
+        known = vars(record)
+        known.update({key: value for key, value in json.loads(text).items() if key in known})
+        return record
 
     def add(self, other: TestRecord) -> None:
         """Count another one in."""

@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from pytest_compilepool.leakwatch import LeakWatch
     from pytest_compilepool.pool.blocker import Birth, PoolRegister
     from pytest_compilepool.pool.facade import CompilePool
-    from pytest_compilepool.pool.manager import PoolManager
+    from pytest_compilepool.pool.manager import PoolManager, Request
     from pytest_compilepool.pool.policy import Decision
+    from pytest_compilepool.prestart import Prestart
     from pytest_compilepool.records import Leak
     from pytest_compilepool.report.cellfile import CellFile
     from pytest_compilepool.suite import Suite
     from pytest_compilepool.timeouts import Timeouts
+    from pytest_compilepool.torch_compat import Capabilities
 
 POOL_FIXTURES = frozenset(
     {
@@ -91,6 +93,8 @@ class Session:
         self._manager: PoolManager | None = None
         self._leaks: LeakWatch | None = None
         self._suite: Suite | None = None
+        self._prestart: Prestart | None = None
+        self._started_ahead = 0
         self._waiting: pytest.Item | None = None
         self.run_of_workers = ""  # xdist's name of the run, where this is its controller
         self._owner = os.getpid()
@@ -203,9 +207,23 @@ class Session:
                 item.stash[REFUSED] = str(error)
         self._select_features(items)
 
-    def collection_finished(self, items: list[pytest.Item]) -> None:
+    def item_collected(self, item: pytest.Item) -> None:
+        """While others are still collected."""
+        if self.has_torch:
+            self.prestart.item_collected(item)
+
+    def about_to_run(self, item: pytest.Item, following: pytest.Item | None) -> None:
+        """Before a test, and before it waits for others. following: the next one of this process."""
+        if self._prestart is not None:
+            self._prestart.before(item, following)
+
+    def collection_finished(self, session: pytest.Session) -> None:
         """What is left to be run, in its order."""
-        self.room.collected(items, started_with_of_run(self.config) or self.started_with)
+        items = session.items
+        self.room.collected(items, lambda: started_with_of_run(self.config) or self.started_with)
+        if self.has_torch:
+            goes_on = not session.testsfailed or self.config.option.continue_on_collection_errors
+            self.prestart.collected(items if goes_on else [])
         self.summary.errors += not_grouped(self.config, items)
 
     def _select_features(self, items: list[pytest.Item]) -> None:
@@ -227,25 +245,70 @@ class Session:
         if dropped:
             self.config.hook.pytest_deselected(items=dropped)
 
-    def decide(self, at_least: int = 1) -> Decision:
+    def decide(
+        self,
+        at_least: int = 1,
+        *,
+        ini: str | int | None = None,
+        marker: int | None = None,
+        start_method: str | None = None,
+        capabilities: Capabilities | None = None,
+    ) -> Decision:
         """How many processes a pool would have, torch not being looked at. Raises pytest.UsageError.
 
-        at_least: 2 for a test that asks for a pool.
+        at_least: 2 for a test that asks for a pool; ini: in the place of the ini option; marker: what the test's says;
+        start_method: in the place of the option's; capabilities: of the torch that was looked at.
         """
         from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
 
         try:
             return decide(
-                capabilities=None,
-                ini=self.settings.processes_ini,
+                capabilities=capabilities,
+                ini=self.settings.processes_ini if ini is None else ini,
                 flag=self.settings.processes_flag,
+                marker=marker,
                 at_least=at_least,
-                start_method=self.settings.start_method,
+                start_method=start_method or self.settings.start_method,
                 started_with=self.started_with,
                 sharers=sharers(self.config),
             )
         except (BadProcesses, BadStartMethod) as error:
             raise pytest.UsageError(str(error)) from None
+
+    def request(self, decision: Decision, ready_timeout: float | None) -> Request:
+        """What a fixture asks the manager for. ready_timeout: seconds, that of the options if None."""
+        from pytest_compilepool.pool.manager import Request
+
+        return Request(
+            decision.processes,
+            decision.start_method,
+            ready_timeout or self.settings.ready_timeout,
+            self.settings.quiesce_timeout,
+            self.settings.shutdown_timeout,
+            self.settings.prime or "",
+        )
+
+    @property
+    def prestart(self) -> Prestart:
+        """Who starts sidecars ahead of the tests that will need them."""
+        if self._prestart is None:
+            from pytest_compilepool.prestart import Prestart
+
+            self._prestart = Prestart(self)
+        return self._prestart
+
+    def start_ahead(self, request: Request, in_a_test: bool) -> None:
+        """Start a pool for a test that is still to come. Raises what CompilePool raises."""
+        self.guard.start()
+        self.manager.start_ahead(request)
+        if not in_a_test:
+            # The first test that has a report takes it into it.
+            self._started_ahead += self.manager.take_tally().started
+
+    def end_ahead(self) -> None:
+        """End what was started ahead, if anything was."""
+        if self._manager is not None:
+            self._manager.end_ahead()
 
     def before_test(self, item: pytest.Item) -> None:
         """Before anything of a test is set up, and again before each rerun of it."""
@@ -334,9 +397,8 @@ class Session:
             limit = self.settings.end_timeout
             self._manager.close_all(min(HURRIED_SECONDS, limit) if self._manager.hurry else limit)
             self.summary.total.add_news(*self._manager.take_news())
-            self.summary.total.started += (
-                self._manager.take_tally().started
-            )  # by a test that Ctrl-C left without a report
+            # By a test that Ctrl-C left without a report, or for one that was not run.
+            self.summary.total.started += self._manager.take_tally().started + self._started_ahead
         if self._suite is not None:
             self._suite.close()
         if self._register is not None:
@@ -449,13 +511,15 @@ class Session:
         return self._register.take()
 
     def _note(self, item: pytest.Item, births: int) -> None:
-        record = TestRecord(notes=item.stash.get(NOTES, []))
+        record = TestRecord()
+        record.notes = item.stash.get(NOTES, [])
         if self._manager is not None or births:
             tally = self.manager.take_tally()
-            record.started, record.reasons = tally.started, tally.reasons
+            record.started, record.reasons = tally.started + self._started_ahead, tally.reasons
+            self._started_ahead = 0
             record.made_by_torch = max(0, births - tally.started)
             record.add_news(*self.manager.take_news())
-        if record != TestRecord():
+        if not record.is_empty:
             item.user_properties.append((PROPERTY, record.as_text()))
 
 

@@ -7,6 +7,7 @@ data sheet or as its driver reports them; Inductor's heuristics read them, the c
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -90,6 +91,10 @@ TARGETS = {
 }
 
 
+# LLVM aborts the process that compiles for another one (seen with Triton 3.7.1 and sm_73, sm_99, sm_130).
+_CUDA = (70, 72, 75, 80, 86, 87, 88, 89, 90, 100, 101, 103, 110, 120, 121)
+
+
 class BadTarget(ValueError):
     """A target that there is not. Its text is a sentence with the value, where it came from, what is allowed."""
 
@@ -99,3 +104,21 @@ def parse_target(value: object, origin: str) -> Target:
     if isinstance(value, str) and value in TARGETS:
         return TARGETS[value]
     raise BadTarget(f"{origin}: {value!r} is not allowed; allowed: {', '.join(TARGETS)}")
+
+
+def triton_target(value: object, origin: str) -> str:
+    """A target as Triton takes it, `backend:architecture:warp size`, from that or from a name such as `cuda:90`.
+
+    origin: where it came from. Raises BadTarget.
+    """
+    if isinstance(value, str):
+        if value in TARGETS:
+            target = TARGETS[value]
+            return f"{target.backend}:{target.arch}:{target.warp_size}"
+        known = "|".join(map(str, _CUDA))
+        if re.fullmatch(rf"cuda:({known}):32|hip:gfx[0-9a-f]+:(32|64)", value):
+            return value
+    raise BadTarget(
+        f"{origin}: {value!r} is not allowed; allowed: {', '.join(TARGETS)}, or backend:architecture:warp size, such as "
+        "cuda:90:32"
+    )

@@ -17,6 +17,8 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from pytest_compilepool.targets import triton_target
+
 _COUNTER = "vllm.compilation.counter"
 
 FIRST, LAST = "0.17", "0.33"
@@ -224,6 +226,7 @@ def target() -> str:
         if platform is None or not platform.is_cuda():
             return ""
         capability = platform.get_device_capability()
-        return "" if capability is None else f"cuda:{capability[0] * 10 + capability[1]}:32"
+        name = "" if capability is None else f"cuda:{capability[0] * 10 + capability[1]}:32"
+        return triton_target(name, "the GPU that is here") if name else ""
     except Exception:  # whatever a driver may say: the pool will do without
         return ""

@@ -14,6 +14,8 @@ from pytest_compilepool import proctree
 from pytest_compilepool.pool import closing, forks, state
 from pytest_compilepool.pool.errors import PoolClosed, PoolUnsupported, SidecarDied, describe_exit
 from pytest_compilepool.pool.joblog import JobLog, Timeline
+from pytest_compilepool.pool.needs import cache_folders
+from pytest_compilepool.pool.priming import Priming
 from pytest_compilepool.pool.watcher import DeathWatch
 from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolStatus, ProcessKey
 from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools
@@ -44,17 +46,19 @@ class PoolCore:
         self.quiesce_timeout = quiesce_timeout
         self.shutdown_timeout = shutdown_timeout
         self._wanted = processes
-        self._prime = prime
+        self._priming = Priming(prime)
         self._pool: Any | None = None
         self._former: list[Any] = []
         self._held: pools.TakenOut | None = None
         self._ready: Future[Any] | None = None
         self._watch: DeathWatch | None = None
         self._closed = False
+        self._unused = False  # started ahead, and nobody has had it yet
         self._maker = os.getpid()
         self._ended: SidecarDied | None = None
         self._told = threading.Event()
         self._writing = threading.Lock()
+        self._caches: dict[str, str | None] = {}
         self._timeline = Timeline()
         self._jobs = JobLog(self._timeline)
 
@@ -82,7 +86,13 @@ class PoolCore:
         """The state with its reason, as torch's own object and as the process tree have it."""
         self._follow()
         ended = str(self._ended) if self._ended is not None else None
-        return state.observe(self._pool, was_ready=self._answered, closed=self._closed, ended=ended)
+        return state.observe(
+            self._pool,
+            was_ready=self._answered,
+            closed=self._closed,
+            ended=ended,
+            primed=self._priming.done,
+        )
 
     @property
     def state(self) -> PoolState:
@@ -199,6 +209,7 @@ class PoolCore:
     def _take_over(self, pool: Any) -> None:
         """Make one of torch's pools the pool of this object: watched, counted, its timer made endable."""
         self._pool, self._ready = pool, None
+        self._priming.forget()
         setattr(pool, pools.OWNER, self)
         forks.protect(pool)
         self._ended = None
@@ -206,6 +217,7 @@ class PoolCore:
         # torch itself submits and wakes, too: whoever it is, "closed pool" is not all that there is to say.
         pools.explain_errors(pool, lambda error: self._explain(pool, error))
         self._jobs.attach(pool)
+        self._caches, self._jobs.environ = cache_folders(), {}
         make_timer_prompt(pool)
         pools.close_sidecar_ends(pool)
         pid = pools.sidecar_pid(pool)
@@ -244,6 +256,7 @@ class PoolCore:
         orphans = [row.key for row in closing.orphaned_workers(pool, proctree.table())]
         closing.end_processes(orphans)
         closing.reap_adopted(orphans)
+        self._priming.tidy(key.pid)
         self._timeline.note("sidecar died", f"{error}; {len(orphans)} orphaned workers ended")
 
     def _obituary(self, pool: Any, pending: int) -> SidecarDied:

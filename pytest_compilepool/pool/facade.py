@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,11 +14,13 @@ from typing import Any, TypeVar
 from pytest_compilepool import proctree
 from pytest_compilepool.pool import closing, state
 from pytest_compilepool.pool.core import PoolCore
-from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported
+from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported, SidecarDied
+from pytest_compilepool.pool.needs import cache_folders
 from pytest_compilepool.records import ProcessKey
+from pytest_compilepool.targets import triton_target
 from pytest_compilepool.torch_compat import pools, settings
 from pytest_compilepool.torch_compat.probe import inductor
-from pytest_compilepool.words import counted
+from pytest_compilepool.words import counted, last_line
 
 T = TypeVar("T")
 
@@ -51,7 +54,7 @@ class CompilePool(PoolCore):
         with self._timeline.span("warm") as note:
             self._held = pools.take_out()
             try:
-                pool = pools.make_pool(self._wanted, self.start_method, *self._priming())
+                pool = pools.make_pool(self._wanted, self.start_method, *self._for_sidecar())
             except Exception as error:
                 self._give_back()
                 if isinstance(error, (OSError, RuntimeError, AssertionError, ValueError)):
@@ -88,9 +91,72 @@ class CompilePool(PoolCore):
             )
             error = ready.exception()
             if error is not None:
+                story = self._explain(pool, error)  # torch says only that the pool is closed
+                if isinstance(story, SidecarDied):
+                    raise story
                 raise PoolNotReady(f"the ready probe failed: {type(error).__name__}: {error}") from error
             if pools.is_sidecar_pool(pool):
                 self._await_workers(began + limit, PoolNotReady, limit)
+                self._ask_sidecar(began + limit, limit)
+
+    def prime(self, target: str = "", timeout: float | None = None) -> None:
+        """Have each worker's first Triton compile behind it: afterwards the state is PRIMED.
+
+        Where the sidecar was primed for that target (`prime=` of this class) there is nothing left to do, and workers
+        that are forked later have it as well. Else each worker compiles a kernel now, all at the same time; those that
+        are forked later do not have it. Not counted among the jobs.
+
+        target: such as `cuda:90`, or as Triton takes it, `cuda:90:32`; that of the sidecar where it is an empty text;
+        timeout: seconds, `ready_timeout` if None; more than one compile takes and the jobs that are on their way.
+        Raises BadTarget, PoolTimeout, and PoolUnsupported where no kernel can be compiled for that target here.
+        """
+        limit = self.ready_timeout if timeout is None else timeout
+        wanted = triton_target(target or self._priming.target, "prime")
+        pool = self._living("prime")
+        with self._timeline.span("primed") as note:
+            deadline = time.monotonic() + limit
+            self.wait_ready(limit)
+            if self._priming.has(wanted, state.find_sidecar(pool), state.find_workers(pool)):
+                return note(f"for {wanted} already: {self._priming.said}".rstrip(": "))
+            if pools.is_sidecar_pool(pool) and not state.find_workers(pool):
+                self.wakeup(limit)
+            slowest = self._have_them_pay(wanted, deadline, limit)
+            note(f"{self.processes} workers for {wanted}, the slowest in {slowest:.2f} s")
+
+    def _have_them_pay(self, target: str, deadline: float, limit: float) -> float:
+        """Each worker compiles one kernel. limit: seconds that were given for it, until deadline. Returns the longest."""
+        from pytest_compilepool.workloads import primed
+
+        # By its name whoever cleans up after this process finds it.
+        with tempfile.TemporaryDirectory(prefix=f"compilepool-{os.getpid()}-prime-") as folder:
+            order = (target, folder, self.processes, limit)
+            jobs = [self._jobs.submit_unseen(primed.pay, *order) for _ in range(self.processes)]
+            for job in jobs:
+                message = f"prime: {self.processes} workers had {limit:g} s for a first compile each"
+                self._await(job.done, deadline, PoolTimeout, message, job)
+            # All have ended: the pool is at rest again, whatever came of it.
+            error = next((failed for job in jobs if (failed := job.exception()) is not None), None)
+            if error is not None:
+                raise PoolUnsupported(f"prime: {target}: {last_line(error)}") from error
+        took: list[tuple[int, float]] = [job.result() for job in jobs]
+        rows = proctree.table()
+        self._priming.paid(target, [rows[pid].key for pid, _ in took if pid in rows])
+        return max(seconds for _, seconds in took)
+
+    def _ask_sidecar(self, deadline: float, limit: float) -> None:
+        """Whether it is primed, where it was to be: what a worker has inherited."""
+        if not self._priming.to_be_asked or self._pool is None:
+            return
+        from pytest_compilepool.workloads import primed
+
+        job = self._jobs.submit_unseen(primed.where)
+        self._await(
+            job.done, deadline, PoolNotReady, f"no worker had said within {limit:g} s that it is primed", job
+        )
+        error = job.exception()
+        said = last_line(error) if error is not None else job.result()[0]
+        self._priming.told(state.find_sidecar(self._pool), said)
+        self._timeline.note("primed by the sidecar", self._priming.said)
 
     def submit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> Future[T]:
         """Send a job to a worker. fn: importable by name there (not from `__main__`).
@@ -184,6 +250,7 @@ class CompilePool(PoolCore):
             self._former.clear()
             self._give_back()
             self._jobs.close()
+            self._priming.tidy(pools.sidecar_pid(self._pool))
             outcome = outcomes[0]
             note(outcome.how + (f" ({outcome.error})" if outcome.error else ""))
         return outcome
@@ -216,30 +283,48 @@ class CompilePool(PoolCore):
         self.quiesce(timeout)
         self._give_back()
 
+    def start_ahead(self) -> None:
+        """Start sidecar and workers and return at once, the pool in nobody's hands: `lease` gives it to torch.
+
+        Raises what `warm` raises.
+        """
+        self.warm()
+        self.start_workers()
+        self._give_back()
+        self._timeline.note("started ahead", "in nobody's hands until it is leased")
+        self._unused = True
+
     def lease(self) -> None:
-        """Give a parked pool to torch again, with fresh workers and counts and timeline begun anew."""
+        """Give a parked pool to torch again, with fresh workers and counts and timeline begun anew.
+
+        Its jobs are given the cache folders that are in effect now; everything else that a worker inherits is as it
+        was when the sidecar was started (`pool/needs.py` says what that is).
+        A pool that was started ahead is waited for until it is ready. Raises what `wakeup` and `wait_ready` raise.
+        """
         pool = self._living("lease")
-        self._timeline.clear()
-        self._jobs.clear()
+        if not self._unused:
+            self._timeline.clear()
+            self._jobs.clear()
+        self._unused = False
+        now = cache_folders()
+        self._jobs.environ = {name: now[name] for name in now if now[name] != self._caches[name]}
         self._held = pools.take_out()
         pools.install(pool, self._ready)
         settings.set_config("worker_start_method", self.start_method)
         settings.set_config("compile_threads", self._wanted)
-        self.wakeup()
+        if self._answered:
+            self.wakeup()
+        else:
+            self.wait_ready()
 
-    def _priming(self) -> tuple[Any, dict[str, str]]:
-        """What makes a sidecar that is primed: its pickler, and what tells it for which target."""
-        if not self._prime or self.start_method != "subprocess":
-            return None, {}
-        from pytest_compilepool.workloads import primed
-
-        return primed.PrimedPickler(), {primed.VARIABLE: self._prime}
+    def _for_sidecar(self) -> tuple[Any, dict[str, str]]:
+        return self._priming.for_sidecar() if self.start_method == "subprocess" else (None, {})
 
     def _remake(self) -> None:
         pool = self._pool
         if pool is not None:
             closing.close_torch_pool(pool, self.shutdown_timeout)
-        fresh = pools.make_pool(self._wanted, self.start_method, *self._priming())
+        fresh = pools.make_pool(self._wanted, self.start_method, *self._for_sidecar())
         self._take_over(fresh)
         self.wait_ready()
 

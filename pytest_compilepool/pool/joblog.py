@@ -76,6 +76,9 @@ class JobLog:
         self._counts = Jobs()
         self._news = Jobs()
         self._ledger: Ledger | None = None
+        self._submit: Callable[..., Future[Any]] | None = None
+        self.environ: dict[str, str | None] = {}
+        """Variables that each job gives its worker, which was forked from a sidecar that has others."""
 
     def take_news(self) -> Jobs:
         """What came since the last call, whether or not `clear()` came in between."""
@@ -121,7 +124,7 @@ class JobLog:
 
     def attach(self, pool: Any) -> None:
         """Put the counter before `pool.submit`, on this one object; the class stays as it is."""
-        submit = pool.submit
+        submit = self._submit = pool.submit
         with self._lock:
             if self._ledger is None or not self._ledger.fds:
                 self._ledger = Ledger()
@@ -133,7 +136,7 @@ class JobLog:
                 return submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
             number = self._begin(name, *kernel_of_job(args))
             try:
-                future: Future[Any] = submit(Witnessed(fn, path, number), *args, **kwargs)
+                future: Future[Any] = submit(Witnessed(fn, path, number, self.environ), *args, **kwargs)
             except BaseException as error:
                 self._end(number, "failed", error)
                 raise
@@ -141,6 +144,11 @@ class JobLog:
             return future
 
         pool.submit = counted
+
+    def submit_unseen(self, fn: Callable[..., Any], *args: Any) -> Future[Any]:
+        """A job of this package's own, which is nobody's: neither counted nor witnessed. After `attach()`."""
+        assert self._submit is not None
+        return self._submit(fn, *args)
 
     def _begin(self, function: str, kernel: str, source: str) -> int:
         with self._lock:

@@ -13,19 +13,26 @@ from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.pool.needs import Needs, current_needs, differences
 from pytest_compilepool.records import Event, Jobs, PoolState
 
+_USABLE = (PoolState.STARTING, PoolState.QUIESCED, PoolState.READY, PoolState.PRIMED)
 _AFTER_PARK = 1.0  # seconds for what has had those already
 _HURRIED = 0.2  # seconds for either
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a fixture wants. processes: workers; the timeouts are in seconds."""
+    """What a fixture wants. processes: workers; the timeouts are in seconds; prime: see `CompilePool`."""
 
     processes: int
     start_method: str = "subprocess"
     ready_timeout: float = 60.0
     quiesce_timeout: float = 10.0
     shutdown_timeout: float = 10.0
+    prime: str = ""
+
+    @property
+    def needs(self) -> Needs:
+        """What it asks of a sidecar, now."""
+        return current_needs(self.processes, self.start_method, self.prime)
 
 
 @dataclass
@@ -46,6 +53,7 @@ class PoolManager:
         self._jobs_timeout = jobs_timeout
         self._shared: CompilePool | None = None
         self._shared_needs: Needs | None = None
+        self._ahead: list[tuple[Needs, CompilePool]] = []
         self._made: list[CompilePool] = []
         self._owned: set[int] = set()
         self._ended: list[CompilePool] = []
@@ -60,6 +68,8 @@ class PoolManager:
 
         owned: the session answers for it; else it counts as made by whoever asked, and is a leak if left.
         """
+        if owned and (ahead := self._take_ahead(request.needs)) is not None:
+            return ahead
         pool = self.blank(request, owned=owned)
         try:
             pool.warm()
@@ -77,6 +87,7 @@ class PoolManager:
             ready_timeout=request.ready_timeout,
             quiesce_timeout=request.quiesce_timeout,
             shutdown_timeout=request.shutdown_timeout,
+            prime=request.prime,
         )
         self._made.append(pool)
         if owned:
@@ -84,9 +95,47 @@ class PoolManager:
         self.tally.started += 1
         return pool
 
+    def start_ahead(self, request: Request) -> None:
+        """Start the next pool, for whoever is the first to need one like it. Raises what CompilePool raises."""
+        pool = self.blank(request)
+        try:
+            pool.start_ahead()
+        except BaseException:
+            self.discard(pool)
+            raise
+        self._ahead.append((request.needs, pool))
+
+    @property
+    def ahead(self) -> list[CompilePool]:
+        """Pools that were started and that nobody has used yet."""
+        return [pool for _, pool in self._ahead]
+
+    @property
+    def shares(self) -> bool:
+        """Whether there is a sidecar that the next test may be given."""
+        return self._shared is not None
+
+    def _take_ahead(self, needs: Needs) -> CompilePool | None:
+        """The pool that was started ahead, ready, if these needs are its; else it is ended, and the tally says why."""
+        if not self._ahead:
+            return None
+        its_needs, pool = self._ahead.pop()
+        reasons = differences(its_needs, needs)
+        if not reasons and self._can_lease(pool):
+            return pool
+        reasons = reasons or [f"it was {pool.status.reason}"]
+        self.tally.reasons += [f"the one that was started ahead was not used: {reason}" for reason in reasons]
+        self.discard(pool, _HURRIED)
+        return None
+
+    def end_ahead(self) -> None:
+        """End what was started ahead: nobody will need it."""
+        while self._ahead:
+            self.discard(self._ahead.pop()[1], _HURRIED)
+
     def acquire(self, request: Request) -> CompilePool:
         """The shared pool with fresh workers, made or made anew where need be. Raises what CompilePool raises."""
-        needs = current_needs(request.processes, request.start_method)
+        needs = request.needs
         pool = self._shared
         if pool is not None and self._shared_needs is not None:
             reasons = differences(self._shared_needs, needs)
@@ -100,7 +149,7 @@ class PoolManager:
         return pool
 
     def _can_lease(self, pool: CompilePool) -> bool:
-        if not pool.parked or pool.state not in (PoolState.QUIESCED, PoolState.READY):
+        if not pool.parked or pool.state not in _USABLE:
             return False
         try:
             pool.lease()
@@ -152,6 +201,7 @@ class PoolManager:
         if os.getpid() != self._owner:
             return
         self._shared = self._shared_needs = None
+        self.end_ahead()
         deadline = None if within is None else time.monotonic() + within
         for pool in list(reversed(self._made)):
             left = None if deadline is None else max(0.1, deadline - time.monotonic())

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 
 from pytest_compilepool.leaks.environ import is_lasting_by_product
 from pytest_compilepool.proctree import TAG
-from pytest_compilepool.torch_compat import cache_roots
+from pytest_compilepool.torch_compat.settings import get_config
+
+# What torch reads when it makes a pool, and what the pool's own timer goes by.
+_SETTINGS = (
+    "quiesce_async_compile_pool",
+    "quiesce_async_compile_time",
+    "torchinductor_worker_logpath",
+    "worker_suppress_logging",
+)
+
+_CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT")
 
 # Variables that differ between tests and mean nothing to a compile.
 _VOLATILE = frozenset({TAG, "PYTEST_CURRENT_TEST", "COLUMNS", "LINES", "PWD", "OLDPWD", "SHLVL", "_"})
@@ -21,33 +31,45 @@ _VOLATILE = frozenset({TAG, "PYTEST_CURRENT_TEST", "COLUMNS", "LINES", "PWD", "O
 
 @dataclass(frozen=True)
 class Needs:
-    """What a test wants of its sidecar. Two tests whose needs are equal may share one."""
+    """What a test wants of its sidecar. Two tests whose needs are equal may share one.
+
+    settings: those of Inductor that torch reads when it makes a pool, as text.
+    """
 
     processes: int
     start_method: str
     environment: tuple[tuple[str, str], ...]
     path: tuple[str, ...]
     folder: str
+    settings: tuple[tuple[str, str], ...] = ()
+    prime: str = ""
 
 
-def current_needs(processes: int, start_method: str) -> Needs:
-    """The needs of a test that asks now. processes: workers; start_method: as torch names it."""
+def current_needs(processes: int, start_method: str, prime: str = "") -> Needs:
+    """The needs of a test that asks now. processes: workers; start_method: as torch names it; prime: see `CompilePool`."""
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in _VOLATILE and not is_lasting_by_product(name, value)
+        if name not in _VOLATILE and name not in _CACHES and not is_lasting_by_product(name, value)
     }
-    # torch writes its default folder into the environment when it is first asked for it, and Triton's
-    # below that: whether or not it has done so yet makes no difference to a sidecar.
-    roots = cache_roots()
-    environment["TORCHINDUCTOR_CACHE_DIR"] = roots["TORCHINDUCTOR_CACHE_DIR"]
-    if environment.get("TRITON_CACHE_DIR", "").startswith(roots["TORCHINDUCTOR_CACHE_DIR"]):
-        del environment["TRITON_CACHE_DIR"]
     try:
         folder = os.getcwd()
     except FileNotFoundError:
         folder = ""
-    return Needs(processes, start_method, tuple(sorted(environment.items())), tuple(sys.path), folder)
+    return Needs(
+        processes,
+        start_method,
+        tuple(sorted(environment.items())),
+        tuple(sys.path),
+        folder,
+        tuple((name, repr(get_config(name))) for name in _SETTINGS),
+        prime,
+    )
+
+
+def cache_folders() -> dict[str, str | None]:
+    """The variables that move a cache, as they are now; no need, for a lease tells the workers (`CompilePool.lease`)."""
+    return {name: os.environ.get(name) for name in _CACHES}
 
 
 def differences(old: Needs, new: Needs) -> list[str]:
@@ -57,6 +79,8 @@ def differences(old: Needs, new: Needs) -> list[str]:
         found.append(f"{old.processes} processes, not {new.processes}")
     if old.start_method != new.start_method:
         found.append(f"start method {old.start_method}, not {new.start_method}")
+    if old.prime != new.prime:
+        found.append(f"primed for {old.prime or 'nothing'}, not {new.prime or 'nothing'}")
     before, after = dict(old.environment), dict(new.environment)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     if changed:
@@ -65,4 +89,7 @@ def differences(old: Needs, new: Needs) -> list[str]:
         found.append("sys.path changed")
     if old.folder != new.folder:
         found.append("working directory changed")
+    settings = [now[0] for then, now in zip(old.settings, new.settings, strict=True) if then != now]
+    if settings:
+        found.append("settings of Inductor changed: " + ", ".join(settings))
     return found

@@ -45,12 +45,14 @@ def observe(
     closed: bool,
     ended: str | None,
     rows: dict[int, Proc] | None = None,
+    primed: frozenset[ProcessKey] = frozenset(),
 ) -> PoolStatus:
     """Look at a pool now.
 
     pool: torch's object or None; was_ready: a job has been answered since it was made; closed: it was
     shut down on purpose; ended: how the sidecar ended, in words, where a watcher has seen it; rows: what
-    `proctree.table()` gave a moment ago, read here unless given.
+    `proctree.table()` gave a moment ago, read here unless given; primed: processes that have compiled a Triton kernel
+    already: workers, or the sidecar, whose workers inherit that.
     """
     if pool is None:
         return PoolStatus(PoolState.ABSENT, "torch holds no compile pool", "no pool", "no sidecar")
@@ -66,6 +68,8 @@ def observe(
         if sidecar is not None and _stopped([sidecar, *workers]):
             reason = f"stopped by a signal: {_stopped([sidecar, *workers])}; no job can run until SIGCONT"
             return PoolStatus(PoolState.BROKEN, reason, torch_says, os_says)
+        if sidecar in primed:
+            primed = frozenset(workers)
         if sidecar is None:
             reason = ended or f"sidecar pid {pools.sidecar_pid(pool)} is gone and torch says {torch_says}"
             return PoolStatus(PoolState.BROKEN, reason, torch_says, os_says)
@@ -78,6 +82,8 @@ def observe(
         reason = f"torch says the pool is closed, but of its processes there are: {os_says}"
         return PoolStatus(PoolState.BROKEN, reason, torch_says, os_says)
     state, reason = _living(pool, pending, len(workers), was_ready)
+    if state is PoolState.READY and workers and primed.issuperset(workers):
+        state, reason = PoolState.PRIMED, f"{reason}, and have a first Triton compile behind them"
     return PoolStatus(state, reason, torch_says, os_says)
 
 

@@ -13,7 +13,7 @@ import struct
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # number of the job, pid, what (0 began, 1 ended), time.monotonic(): on Linux one clock for all processes.
@@ -24,15 +24,28 @@ _BEGAN, _ENDED = 0, 1
 class Witnessed:
     """A job that says who does it. Pickles by the names of this class and of the job's function.
 
-    fn: the job; path: where to write, see `Ledger`; number: of the job, in that ledger.
+    fn: the job; path: where to write, see `Ledger`; number: of the job, in that ledger; environ: variables that the
+    worker has from now on, None for one that it is not to have: it was forked when they were others.
     """
 
-    def __init__(self, fn: Callable[..., Any], path: str, number: int) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        path: str,
+        number: int,
+        environ: Mapping[str, str | None] | None = None,
+    ) -> None:
         self.fn = fn
         self.path = path
         self.number = number
+        self.environ = environ
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for name, value in (self.environ or {}).items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
         self._write(_BEGAN)
         try:
             return self.fn(*args, **kwargs)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_compilepool.conformance.verdict import OUTCOMES, PROPERTY, RUN, STALE, SUITE, Verdict
 from pytest_compilepool.runrecord import LEAKS_PROPERTY, find_property
+
+# Every session loads this file; what verdicts are is loaded with the first report that may carry one.
+if TYPE_CHECKING:
+    from pytest_compilepool.conformance.verdict import Verdict
 
 _HEADS = {
     "conforms": "kept",
@@ -23,9 +26,12 @@ _HEADS = {
 
 def verdict_of(report: Any) -> Verdict | None:
     """The verdict that the report of a call carries, or None for any other report."""
-    if getattr(report, "when", "") != "call":
+    properties = getattr(report, "user_properties", None)
+    if not properties or getattr(report, "when", "") != "call":
         return None
-    text = find_property(getattr(report, "user_properties", []), PROPERTY)
+    from pytest_compilepool.conformance.verdict import PROPERTY, Verdict
+
+    text = find_property(properties, PROPERTY)
     return None if text is None else Verdict.from_text(text)
 
 
@@ -34,6 +40,8 @@ def status(report: Any) -> tuple[str, str, str] | None:
     verdict = verdict_of(report)
     if verdict is None or verdict.outcome not in ("unexpected", "unexpected-pass"):
         return None
+    from pytest_compilepool.conformance.verdict import OUTCOMES
+
     return "failed", OUTCOMES[verdict.outcome], f"{_HEADS[verdict.outcome].upper()} ({verdict.status})"
 
 
@@ -63,6 +71,8 @@ class Verdicts:
             self.lost.append(report.nodeid)
         verdict = verdict_of(report)
         if verdict is not None:
+            from pytest_compilepool.conformance.verdict import RUN, STALE, SUITE
+
             self.verdicts[verdict.feature] = verdict
             self.run_info.update(json.loads(find_property(report.user_properties, RUN) or "{}"))
             self.stale = json.loads(find_property(report.user_properties, STALE) or "[]")
@@ -129,6 +139,8 @@ def _not_tested(found: Verdicts) -> str:
 
 def table(verdicts: Iterable[Verdict]) -> Iterator[str]:
     """A row for each group: how many of each outcome, seconds of all its interpreters, and their letters."""
+    from pytest_compilepool.conformance.verdict import OUTCOMES
+
     groups: dict[str, list[Verdict]] = {}
     for verdict in sorted(verdicts, key=lambda one: one.feature):
         groups.setdefault(verdict.group, []).append(verdict)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -24,17 +23,17 @@ _LONGEST = 4096  # characters of a text
 
 
 # Compared by identity: pytest puts plugins into sets as soon as two folders have a conftest.py each.
-@dataclass(eq=False)
 class Summary:
     """What came in from all processes of the session; a plugin of its own, so that it hears of every report."""
 
-    total: TestRecord = field(default_factory=TestRecord)
-    leaked: dict[str, list[dict[str, str]]] = field(default_factory=dict)
-    unused: dict[str, list[str]] = field(default_factory=dict)
-    at_the_end: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    went_down: list[str] = field(default_factory=list)
-    of_workers: dict[str, list[str]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.total = TestRecord()
+        self.leaked: dict[str, list[dict[str, str]]] = {}
+        self.unused: dict[str, list[str]] = {}
+        self.at_the_end: list[str] = []
+        self.errors: list[str] = []
+        self.went_down: list[str] = []
+        self.of_workers: dict[str, list[str]] = {}
 
     def told_by(self, worker: str, output: object) -> None:
         """What a worker of xdist has to say at its end. worker: its name; output: what it sent, or None if it could not."""

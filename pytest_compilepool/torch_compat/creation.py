@@ -12,7 +12,6 @@ import functools
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -31,12 +30,13 @@ _MAKERS = {
 }
 
 
-@dataclass(frozen=True)
+# Not a dataclass: every session loads this file, and making one takes longer than loading the rest of it.
 class Creator:
     """Who made a pool: the innermost frame outside torch and this package, and the whole stack as text."""
 
-    where: str
-    stack: str
+    def __init__(self, where: str, stack: str) -> None:
+        self.where = where
+        self.stack = stack
 
 
 class _Listener(Protocol):

@@ -9,8 +9,11 @@ import os
 import re
 import sys
 
-POOL_MODULES = ("torch._inductor.async_compile",)
-"""What has a pool made: importing it imports all of Inductor that a program compiles with."""
+POOL_MODULES: tuple[str, ...] = ("torch._inductor.async_compile",)
+"""What has a pool made, and where there is no GPU what a program compiles with. Beside one, importing that may have asked
+the driver, which then nothing that is forked can use."""
+if not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg", "/dev/kfd", "/dev/dri"))):
+    POOL_MODULES += ("torch._inductor.compile_fx",)
 
 
 def torch_available() -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"elftools", "numpy", "psutil", "torch", "triton", "vllm"}
+HEAVY = {"elftools", "matplotlib", "numpy", "psutil", "torch", "triton", "vllm"}
 
 # Written at the very end, after the plugin's own report.
 CONFTEST = """

@@ -122,11 +122,14 @@ def test_fresh_caches_are_known_to_the_workers(inner):
             assert here == [str(fresh.inductor), str(fresh.triton), str(fresh.vllm)]
             assert all(os.listdir(folder) == [] for folder in here)
             assert compile_pool.submit(jobs.environment, NAMES).result(30) == dict(zip(NAMES, here))
-            assert compile_pool.sidecar != seen[0]
+            assert compile_pool.sidecar == seen[0]
             assert str(fresh_compile_caches.inductor) not in fresh_compile_caches.outer.values()
 
-        def test_after():
+        def test_after(compile_pool):
             assert "VLLM_CACHE_ROOT" not in os.environ
+            here = {name: os.environ.get(name) for name in NAMES}
+            assert compile_pool.submit(jobs.environment, NAMES).result(30) == here
+            assert compile_pool.sidecar == seen[0]
 
         def test_writes_past_them(fresh_compile_caches):
             outer = Path(fresh_compile_caches.outer["TRITON_CACHE_DIR"])

@@ -273,7 +273,9 @@ def test_two_hundred_tests_leave_nothing(inner):
                     "environ": sorted(os.environ.items()),
                 }
 
-            def pytest_runtestloop(session):
+            # The sidecar may start as soon as there is a test that wants it.
+            @pytest.hookimpl(tryfirst=True)
+            def pytest_collection(session):
                 session.config.before_first = count()
 
             @pytest.hookimpl(wrapper=True, tryfirst=True)

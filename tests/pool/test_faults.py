@@ -154,29 +154,6 @@ def test_a_sidecar_that_dies_while_it_is_parked_has_not_quiesced(monkeypatch):
         manager.close_all()
 
 
-@pytest.mark.usefixtures("needs_quiesce")
-def test_one_sidecar_serves_equal_needs_and_no_others(monkeypatch):
-    manager = PoolManager()
-    try:
-        first = manager.acquire(Request(2))
-        sidecar, workers = first.sidecar, set(first.workers)
-        manager.release(first)
-        again = manager.acquire(Request(2))
-        assert again.sidecar == sidecar
-        assert workers.isdisjoint(again.workers)
-        manager.release(again)
-        monkeypatch.setenv("TRITON_CACHE_DIR", "/nonexistent/elsewhere")
-        other = manager.acquire(Request(2))
-        assert other.sidecar != sidecar
-        assert manager.tally.reasons == ["environment changed: TRITON_CACHE_DIR"]
-        assert not psutil.pid_exists(sidecar.pid)
-        assert other.submit(jobs.environment, ["TRITON_CACHE_DIR"]).result(30) == {
-            "TRITON_CACHE_DIR": "/nonexistent/elsewhere"
-        }
-    finally:
-        manager.close_all()
-
-
 @pytest.mark.parametrize("kind", ["fx_compile", "autotune", "cpp_threads", "precompile_threads"])
 def test_pools_that_torch_does_not_register_are_seen_and_closed(kind):
     make_other_pool(kind)
