@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from pytest_compilepool import proctree
+from pytest_compilepool.bench.workloads import as_triton
 from pytest_compilepool.pool.facade import CompilePool
 
 IDLE_SECONDS = 5.0  # how long the quiesced sidecar is watched
@@ -23,31 +24,47 @@ def measure_pool(
     *,
     ready_timeout: float = 120.0,
     idle_seconds: float = IDLE_SECONDS,
+    prime: str = "",
+    kernel_for: str = "",
 ) -> dict[str, Any]:
     """Warm a pool, use it, quiesce it, shut it down, and time each step.
 
-    processes: workers, at least 2; idle_seconds: how long the quiesced sidecar is watched, 0 for not at all. Returns
-    seconds (`*_s`), megabytes (`*_mb`, 10**6 bytes) and numbers by name; a figure that this torch cannot give is None.
-    Raises what CompilePool raises.
+    processes: workers, at least 2; idle_seconds: how long the quiesced sidecar is watched, 0 for not at all; prime: the
+    target, such as `cuda:90:32`, for which the pool is primed, an empty text for none; kernel_for: the target for which
+    a worker compiles a kernel, which is its first unless it was primed, an empty text for none.
+
+    Returns seconds (`*_s`), megabytes (`*_mb`, 10**6 bytes) and numbers by name; a figure that this torch cannot give is
+    None. Raises what CompilePool raises.
     """
-    pool = CompilePool(processes, start_method, ready_timeout=ready_timeout)
+    pool = CompilePool(processes, start_method, ready_timeout=ready_timeout, prime=prime)
     try:
-        return _measured(pool, idle_seconds)
+        return _measured(pool, idle_seconds, prime, kernel_for)
     finally:
         pool.shutdown()
 
 
-def _measured(pool: CompilePool, idle_seconds: float) -> dict[str, Any]:
+def _measured(pool: CompilePool, idle_seconds: float, prime: str, kernel_for: str) -> dict[str, Any]:
     figures: dict[str, Any] = {"processes": pool.processes, "start_method": pool.start_method}
     figures["warm_pool_s"] = _timed(pool.warm)
     figures["ready_s"] = _timed(pool.wait_ready)
+    if prime:
+        figures["primed_s"] = _timed(pool.prime)
     figures["first_job_s"] = _timed(lambda: pool.submit(operator.add, 1, 1).result(pool.ready_timeout))
     figures["job_round_trip_s"] = _timed(lambda: pool.submit(operator.add, 1, 1).result(pool.ready_timeout))
     figures |= _memory(pool)
+    if kernel_for:
+        figures["first_kernel_s"] = _timed(lambda: _first_kernel(pool, kernel_for))
     if hasattr(pool.torch_pool, "quiesce"):
         figures |= _quiesced(pool, idle_seconds)
     figures["shutdown_s"] = pool.shutdown().took
     return figures
+
+
+def _first_kernel(pool: CompilePool, target: str) -> None:
+    from pytest_compilepool.workloads import triton_kernels
+
+    job = pool.submit(triton_kernels.compile_kernel, "row_sum", as_triton(target))
+    job.result(pool.ready_timeout)
 
 
 def _quiesced(pool: CompilePool, idle_seconds: float) -> dict[str, Any]:

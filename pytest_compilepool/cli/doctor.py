@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from pytest_compilepool import resources, vllm_compat
+from pytest_compilepool.bench.tables import figure
 from pytest_compilepool.cli import doctor_vllm
 from pytest_compilepool.pool.errors import PoolError
 from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, Decision, decide
@@ -124,6 +125,4 @@ def _word(value: Any) -> str:
 def _figure(name: str, value: Any) -> str:
     if value is None:
         return "not to be had here"
-    if name.endswith("_s"):
-        return f"{value * 1e3:.1f} ms" if value < 1 else f"{value:.2f} s"
-    return f"{value} MB" if name.endswith("_mb") else str(value)
+    return figure(name, value) if name.endswith(("_s", "_mb")) else str(value)

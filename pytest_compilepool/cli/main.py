@@ -14,7 +14,7 @@ from pytest_compilepool.cli.refusal import BAD_ARGUMENTS, Parser, Refused
 COMMANDS = {
     "run": "try what a compile pool must do: the bundled conformance suite, against the torch that is installed",
     "mutants": "try whether the conformance suite notices pools that are wrong",
-    "bench": "what a pool takes off the start of a vLLM engine, against one process",
+    "bench": "what a pool costs, and what it takes off compiles and off the start of a vLLM engine",
     "matrix": "cells, the results of runs in many environments, side by side",
     "compare": "two cells: what regressed, what was fixed, what cannot be compared",
     "merge": "parts of one run, made with --shard, as one cell",

@@ -124,12 +124,16 @@ class Work:
             self.order.start_method,
             ready_timeout=self.order.ready_timeout,
             shutdown_timeout=self.order.shutdown_timeout,
+            prime=self.order.prime,
         )
         self._open.callback(self._shut_down)
         with self._timed("warm"):
             pool.warm()
         with self._timed("ready"):
             pool.wait_ready()
+        if self.order.prime:
+            with self._timed("primed"):
+                pool.prime()
         sidecar = pool.sidecar
         self.answer.sidecar = None if sidecar is None else sidecar.pid
         self.answer.workers = [key.pid for key in pool.workers]

@@ -21,7 +21,8 @@ class Order:
     processes: 1 means no pool; start_method: of the pool; target: name of a GPU that is not there, or None;
     calls: how often the function is called with the same arguments; compile: a parcel with arguments for `torch.compile`, or
     None where the function compiles by itself; seed: set before each call, or None; before: a parcel with a
-    function that is called before anything is compiled, or None. ready_timeout, shutdown_timeout, limit: seconds.
+    function that is called before anything is compiled, or None; prime: the target for which the pool is primed, an
+    empty text for none. ready_timeout, shutdown_timeout, limit: seconds.
     """
 
     work: Parcel
@@ -33,6 +34,7 @@ class Order:
     compile: Parcel | None = None
     seed: int | None = 0
     before: Parcel | None = None
+    prime: str = ""
     ready_timeout: float = 60.0
     shutdown_timeout: float = 10.0
     limit: float = 300.0
@@ -53,7 +55,7 @@ class Answer:
     """What happened. Everything in it is plain, so that it can be written as JSON.
 
     pid: of the interpreter; stage: where it had got to; device: what it compiled for. seconds: import_torch, warm,
-    ready, call (the first), shutdown, by name; later_calls: seconds of the others. moved: counters that moved;
+    ready, primed, call (the first), shutdown, by name; later_calls: seconds of the others. moved: counters that moved;
     doubts: why that is not all, by source. jobs: of the pool; sidecar, workers: its pids when it was ready;
     compiles: of Triton in the interpreter itself; asked: kernels that Inductor asked for; parallel: torch's own
     witness, once a compile; cpp_threads: names of threads that compiled C++; launches: kernels that a GPU that is

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -147,10 +148,13 @@ def _answer(folder: Path, pid: int, code: int | None, limit: float) -> Answer:
         told = json.loads((folder / ANSWER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         told = None
-    timed_out = code is None or (code == 1 and bool(_TIMEOUT.search(_end_of(folder / LOG))))
+    # Saying where every thread is may itself crash, in the middle of an import of torch (Python 3.11).
+    timed_out = code is None or (
+        code in (1, -signal.SIGSEGV) and bool(_TIMEOUT.search(_end_of(folder / LOG)))
+    )
     if told is not None and told.get("pid") == pid:
         answer = Answer.from_json(told)
-        if code is not None and code < 0:
+        if code is not None and code < 0 and not timed_out:
             answer.faults.append(f"the interpreter was killed by signal {-code} after it had answered")
         elif timed_out:
             answer.faults.append(

@@ -16,11 +16,13 @@ class CompileClock:
     """Seconds that this process spends in `AsyncCompile.triton` and in `AsyncCompile.wait`, from `start()` on.
 
     Without a pool the first compiles each kernel; with one it sends it off, and the second waits for it.
+    each: (name, seconds) of every kernel that the first was given, in order.
     """
 
     def __init__(self) -> None:
         self.seconds = {"triton": 0.0, "wait": 0.0}
         self.calls = {"triton": 0, "wait": 0}
+        self.each: list[tuple[str, float]] = []
         self._depth = 0
 
     def start(self) -> None:
@@ -40,13 +42,21 @@ class CompileClock:
             finally:
                 self._depth -= 1
                 if not self._depth:  # a kernel that is compiled while another is waited for is counted once
-                    self.seconds[name] += time.monotonic() - began
+                    took = time.monotonic() - began
+                    self.seconds[name] += took
+                    if name == "triton":
+                        self.each.append((_kernel(args, named), took))
 
         return timed
 
     def read(self) -> dict[str, float]:
         """So far: triton, wait (seconds), kernels (calls of `triton`)."""
         return {**self.seconds, "kernels": float(self.calls["triton"])}
+
+
+def _kernel(args: tuple[Any, ...], named: dict[str, Any]) -> str:
+    """Name of the kernel that `AsyncCompile.triton(self, kernel_name, ...)` was given."""
+    return str(named.get("kernel_name", args[1] if len(args) > 1 else "unknown"))
 
 
 def phases() -> dict[str, float]:

@@ -69,7 +69,10 @@ def test_the_metadata(build: Callable[[str], Path]) -> None:
     always = [need for need in needs if "extra ==" not in need]
     assert {re.split(r"\W", need)[0] for need in always} == {"packaging", "psutil", "pyelftools", "pytest"}
     assert all(re.fullmatch(r"\w+>=[\d.]+", need) for need in always), needs
-    assert [need for need in needs if need not in always] == ['jinja2>=3.1; extra == "report"']
+    assert [need for need in needs if need not in always] == [
+        'jinja2>=3.1; extra == "report"',
+        'matplotlib>=3.7; extra == "plot"',
+    ]
 
 
 def test_the_entry_points(build: Callable[[str], Path]) -> None:

@@ -8,7 +8,8 @@ import json
 import pytest
 
 from pytest_compilepool import vllm_compat
-from pytest_compilepool.cli import bench as command
+from pytest_compilepool.bench.result import BadResult
+from pytest_compilepool.cli import bench_vllm as command
 from pytest_compilepool.cli.main import main
 from pytest_compilepool.cli.refusal import BAD_ARGUMENTS
 from pytest_compilepool.vllm.engines import bench
@@ -111,3 +112,38 @@ def test_every_start_is_written(capsys, monkeypatch, tmp_path):
     assert [one["graph_compile"] for one in told["samples"]] == [10, 8]
     assert told["faults"] == ["one failed"]
     assert "(+20.0%)" in capsys.readouterr().out
+
+
+def test_what_was_written_comes_back(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(vllm_compat, "vllm_version", lambda: "0.32.0")
+    found = Measured(
+        [sample(0, 1, 10), sample(0, 8, 8), sample(1, 8, 9, phase="warm")], faults=["one failed"]
+    )
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: found)
+    file = tmp_path / "starts.json"
+    main(["bench", "vllm", "--json", str(file)])
+    shown = capsys.readouterr().out
+    assert main(["bench", "vllm", "--from", str(file)]) == 1
+    assert capsys.readouterr().out == shown
+    told = json.loads(file.read_text())
+    assert bench.as_json(*_with_processes(bench.from_json(told))) == told
+
+
+def _with_processes(read):
+    measured, about = read
+    return measured, about["processes"], about
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"bench": "pool"}, "it is no result of `compilepool bench vllm`"),
+        ({"samples": [{"pair": 0}]}, "a start in it cannot be read: KeyError: 'graph_compile'"),
+        ({"samples": [7]}, "a start in it cannot be read: TypeError"),
+        ({"processes": [1, 2]}, "its starts have other numbers of processes than it says"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(change, says):
+    told = bench.as_json(Measured([sample(0, 1, 10), sample(0, 8, 8)]), [1, 8], {"processes": [1, 8]})
+    with pytest.raises(BadResult, match=says):
+        bench.from_json({**told, **change})

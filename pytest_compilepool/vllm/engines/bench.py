@@ -14,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_compilepool.vllm.engines.order import Order, Run
+from pytest_compilepool.bench import rounds
+from pytest_compilepool.bench.result import BadResult
+from pytest_compilepool.vllm.engines.order import Engine, Order, Run
 from pytest_compilepool.vllm.engines.start import run
 
 _AT_ONCE = 16  # each holds a gigabyte, and waits for those before it
@@ -25,15 +27,19 @@ IMPORT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Sample:
-    """One start. pair: number of its round, from 0; processes: of the pool, 1 for none; phase: cold or warm."""
+    """One start. pair: number of its round, from 0; processes: of the pool, 1 for none; phase: cold or warm; known: its
+    figures, where they come from a file."""
 
     pair: int
     processes: int
     phase: str
     run: Run
+    known: Mapping[str, float] | None = None
 
     def figures(self) -> dict[str, float]:
         """In seconds, but `share` (of kernels that came from workers, 0 to 1) and `kernels`."""
+        if self.known is not None:
+            return dict(self.known)
         engine = self.run.engine
         # A warm start compiles no graph, and vLLM says nothing of it.
         found = {name: engine.logged.get(name, 0.0) for name in FIGURES}
@@ -69,8 +75,7 @@ class Measured:
 
     def medians(self, processes: int, phase: str) -> dict[str, float]:
         """By name; empty where there is no start."""
-        rows = list(self.of(processes, phase).values())
-        return {name: statistics.median(row[name] for row in rows) for name in rows[0]} if rows else {}
+        return rounds.medians(self.of(processes, phase).values())
 
     def change(self, name: str, processes: int, against: int, phase: str) -> float | None:
         """Median over pairs of how much of it came off, in per cent; negative for more. None without a pair."""
@@ -112,12 +117,8 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="compilepool-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        turns = []
-        for pair in range(runs):
-            for number in processes if pair % 2 == 0 else list(reversed(processes)):
-                turns.append((pair, number, "cold"))
-        for pair in range(warm):
-            turns += [(pair, n, "warm") for n in (processes if pair % 2 == 0 else reversed(processes))]
+        turns = [(*turn, "cold") for turn in rounds.turns(processes, runs)]
+        turns += [(*turn, "warm") for turn in rounds.turns(processes, warm)]
         measured = Measured()
         at_once = max(1, min(_AT_ONCE, len(os.sched_getaffinity(0))))
         for start in range(0, len(turns), at_once):
@@ -188,8 +189,9 @@ def _note(sample: Sample, measured: Measured, say: Callable[[str], None]) -> Non
 def as_json(measured: Measured, processes: Sequence[int], about: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, as plain values. about: what was measured, and where."""
     return {
-        **about,
+        "bench": "vllm",
         "versions": measured.samples[0].run.versions if measured.samples else {},
+        **about,
         "faults": measured.faults,
         "samples": [
             {
@@ -209,3 +211,40 @@ def as_json(measured: Measured, processes: Sequence[int], about: Mapping[str, An
             for phase in ("cold", "warm")
         },
     }
+
+
+_KEPT = ("blocks", "captures", "counters", "phases")
+
+
+def from_json(told: Any) -> tuple[Measured, dict[str, Any]]:
+    """The reverse: the starts, and what was measured and where. Raises BadResult."""
+    if not isinstance(told, Mapping) or told.get("bench", "vllm") != "vllm" or "samples" not in told:
+        raise BadResult("it is no result of `compilepool bench vllm`")
+    about = {
+        name: value for name, value in told.items() if name not in ("faults", "samples", "medians", "bench")
+    }
+    try:
+        measured = Measured(
+            [_sample(one) for one in told["samples"]], [str(one) for one in told.get("faults", ())]
+        )
+        seen = dict.fromkeys(one.processes for one in measured.samples)
+        processes = [int(number) for number in told.get("processes", seen)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadResult(f"a start in it cannot be read: {type(error).__name__}: {error}") from None
+    if not processes or not {one.processes for one in measured.samples} <= {*processes}:
+        raise BadResult("its starts have other numbers of processes than it says")
+    return measured, {**about, "processes": processes}
+
+
+def _sample(told: Mapping[str, Any]) -> Sample:
+    engine = Engine(**{name: told[name] for name in _KEPT if name in told})
+    aside = (*_KEPT, "pair", "processes", "phase")
+    figures = {str(name): float(value) for name, value in told.items() if name not in aside}
+    missing = [
+        name for name in (*FIGURES, "init", "triton", "wait", "kernels", "share") if name not in figures
+    ]
+    if missing:
+        raise KeyError(missing[0])
+    return Sample(
+        int(told["pair"]), int(told["processes"]), str(told["phase"]), Run(engines=[engine]), figures
+    )

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compilepool bench compile`: the same kernels compiled with different numbers of processes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+
+from pytest_compilepool import resources
+from pytest_compilepool.bench import compile, svg, tables
+from pytest_compilepool.bench.result import Result, Side
+from pytest_compilepool.bench.starts import StartFailed
+from pytest_compilepool.bench.workloads import HERE, MOST_KERNELS, WORKLOADS
+from pytest_compilepool.cli import bench_asked as asked
+from pytest_compilepool.cli.refusal import Refused, words
+from pytest_compilepool.pool.policy import MAX_PROCESSES
+from pytest_compilepool.targets import TARGETS
+from pytest_compilepool.torch_compat import installed_version
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments. None where it was not given: --from takes none of those that measure."""
+    parser.add_argument(
+        "--workload", metavar="A,B", help=f"what is compiled: {', '.join(WORKLOADS)} (kernels,model)"
+    )
+    parser.add_argument(
+        "--processes", metavar="N,M", help="compared with the fewest of them; 1: no pool (1,2)"
+    )
+    parser.add_argument("--runs", metavar="N", help="rounds, each with one compile with each number (3)")
+    parser.add_argument(
+        "--target",
+        metavar="TARGET",
+        help="the GPU, which need not be there, or `here`, the one that is (cuda:90)",
+    )
+    parser.add_argument(
+        "--prime",
+        metavar="WHICH",
+        nargs="?",
+        const="yes",
+        help="yes: Triton's first compile is over before the clock starts, in the workers or, without a pool, in the "
+        "process; no; or both, compared (yes)",
+    )
+    parser.add_argument("--no-prime", dest="prime", action="store_const", const="no", help="as --prime no")
+    parser.add_argument(
+        "--kernels",
+        metavar="N",
+        help=f"of the workload `kernels`, the first N ({MOST_KERNELS}, which is all)",
+    )
+    parser.add_argument(
+        "--limit", metavar="SECONDS", help="for one run, with its interpreter and its pool (300)"
+    )
+    asked.add_files(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0, 1 where a run failed or a file could not be written, 2 where interrupted. Raises Refused."""
+    asked.check_files(arguments)
+    found: Result | None
+    if arguments.source is not None:
+        found = asked.understood(arguments.source, lambda told: Result.from_json(told, "compile"))
+    else:
+        found = _measured(arguments)
+    if found is None:
+        return asked.INTERRUPTED
+    draw = (lambda file: svg.draw_compile(found, file)) if found.samples else None
+    written = asked.finish(arguments, found.as_json(), tables.compile_table(found), draw)
+    return 0 if written and found.samples and not found.faults else 1
+
+
+def _measured(arguments: argparse.Namespace) -> Result | None:
+    workloads = words(arguments.workload or "kernels,model", "--workload")
+    unknown = [name for name in workloads if name not in WORKLOADS]
+    if unknown or len({*workloads}) < len(workloads):
+        raise Refused(
+            f"--workload: {(unknown or [arguments.workload])[0]!r} is not allowed; allowed: {', '.join(WORKLOADS)}, each "
+            "once"
+        )
+    processes = asked.different_numbers(arguments.processes or "1,2", "--processes", MAX_PROCESSES)
+    runs = asked.number(arguments.runs or "3", "--runs", 1000)
+    count = asked.number(arguments.kernels or str(MOST_KERNELS), "--kernels", MOST_KERNELS)
+    if arguments.kernels is not None and "kernels" not in workloads:
+        raise Refused(f"--kernels: {arguments.kernels!r} is not allowed without `kernels` in --workload")
+    limit = float(asked.number(arguments.limit or "300", "--limit", 86400))
+    kinds = asked.primed(arguments.prime or "yes")
+    target = arguments.target or "cuda:90"
+    _check_target(target)
+    sides = [Side(number, kind, name) for name in workloads for number in processes for kind in kinds]
+
+    def measure() -> Result:
+        triton, device = compile.ask_gpu(limit) if target == HERE else ("", "")
+        wish = compile.Wish(target, count, limit, triton, device)
+        return compile.measure(sides, runs, wish, asked.say)
+
+    try:
+        return asked.measured(measure)
+    except StartFailed as error:
+        raise Refused(f"--target: {target!r} is not allowed here: {error}") from None
+
+
+def _check_target(target: str) -> None:
+    if target != HERE and target not in TARGETS:
+        raise Refused(f"--target: {target!r} is not allowed; allowed: {', '.join(TARGETS)}, or {HERE}")
+    if installed_version("torch") is None:
+        raise Refused("torch is not installed, so there is nothing to compile with")
+    if importlib.util.find_spec("triton") is None:
+        raise Refused("triton is not installed, so no kernel can be compiled (pip install triton)")
+    if target == HERE and not resources.gpu_count().count:
+        raise Refused(
+            f"--target: {HERE!r} is not allowed here: there is no GPU that this process may use; allowed: "
+            f"{', '.join(TARGETS)}"
+        )

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`compilepool bench pool`: what a pool costs, by its number of processes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+
+from pytest_compilepool.bench import pool, svg, tables
+from pytest_compilepool.bench.result import Result, Side
+from pytest_compilepool.cli import bench_asked as asked
+from pytest_compilepool.cli.refusal import Refused
+from pytest_compilepool.pool.policy import MAX_PROCESSES
+from pytest_compilepool.targets import BadTarget, triton_target
+from pytest_compilepool.torch_compat import installed_version
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments. None where it was not given: --from takes none of those that measure."""
+    parser.add_argument("--processes", metavar="N,M", help="sizes of the pools, each at least 2 (2,4)")
+    parser.add_argument("--runs", metavar="N", help="rounds, each with one pool of each size (3)")
+    parser.add_argument(
+        "--prime",
+        metavar="WHICH",
+        help="yes: workers inherit a first Triton compile; no; or both, compared (no)",
+    )
+    parser.add_argument("--target", metavar="TARGET", help="what that compile is for (cuda:90)")
+    parser.add_argument(
+        "--idle", metavar="SECONDS", help="how long a quiesced sidecar is watched (5); 0: not"
+    )
+    parser.add_argument("--limit", metavar="SECONDS", help="for one pool, with its interpreter (300)")
+    asked.add_files(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns 0, 1 where a run failed or a file could not be written, 2 where interrupted. Raises Refused."""
+    asked.check_files(arguments)
+    found: Result | None
+    if arguments.source is not None:
+        found = asked.understood(arguments.source, lambda told: Result.from_json(told, "pool"))
+    else:
+        found = _measured(arguments)
+    if found is None:
+        return asked.INTERRUPTED
+    draw = (lambda file: svg.draw_pool(found, file)) if found.samples else None
+    written = asked.finish(arguments, found.as_json(), tables.pool_table(found), draw)
+    return 0 if written and found.samples and not found.faults else 1
+
+
+def _measured(arguments: argparse.Namespace) -> Result | None:
+    processes = asked.different_numbers(arguments.processes or "2,4", "--processes", MAX_PROCESSES, 2)
+    runs = asked.number(arguments.runs or "3", "--runs", 1000)
+    idle = asked.number(arguments.idle or "5", "--idle", 3600, 0)
+    limit = asked.number(arguments.limit or "300", "--limit", 86400)
+    kinds = asked.primed(arguments.prime or "no")
+    try:
+        target = triton_target(arguments.target or "cuda:90", "--target")
+    except BadTarget as error:
+        raise Refused(str(error)) from None
+    if installed_version("torch") is None:
+        raise Refused("torch is not installed, so there is no pool to measure")
+    if importlib.util.find_spec("triton") is None:
+        for option, given in (("--prime", True in kinds), ("--target", arguments.target is not None)):
+            if given:
+                raise Refused(f"{option}: needs triton, which is not installed (pip install triton)")
+        target = ""
+    if idle >= limit:
+        raise Refused(f"--idle: '{idle}' is not allowed; allowed: less than --limit, {limit}")
+    sides = [Side(number, kind) for number in processes for kind in kinds]
+    return asked.measured(
+        lambda: pool.measure(sides, runs, target=target, idle=float(idle), limit=float(limit), say=asked.say)
+    )
