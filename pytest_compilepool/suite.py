@@ -26,10 +26,12 @@ from pytest_compilepool.conformance.definition import (
 from pytest_compilepool.conformance.expectations import Expectation, match, stale_entries
 from pytest_compilepool.conformance.feature import ATTRIBUTE
 from pytest_compilepool.conformance.forks import Address, ForkServer, ForkServers
+from pytest_compilepool.conformance.joint import Joint
 from pytest_compilepool.conformance.judging import judge, tried
-from pytest_compilepool.conformance.manifest import MODES, Feature, needs_of
+from pytest_compilepool.conformance.manifest import MODES, SHARING, Feature, needs_of
 from pytest_compilepool.conformance.required import check_required
 from pytest_compilepool.conformance.runner import run_feature
+from pytest_compilepool.conformance.sequence import in_sequence
 from pytest_compilepool.conformance.shards import in_shard
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.conformance.verdict import PROPERTY, RUN, STALE, SUITE, Verdict
@@ -37,9 +39,6 @@ from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
 from pytest_compilepool.options import Settings
 
 PACKAGE = "pytest_compilepool.suites"
-_LAST = 0.8
-"""Share of the others among which those that hang are spread: the last ones to begin are short."""
-
 
 SUBJECT, FORKS, SHARED = "compilepool_subject", "compilepool_forks", "compilepool_shared"
 """Under which keys of `workerinput` an xdist worker finds what its controller knows already: the pool that is tried, where
@@ -91,6 +90,7 @@ class Suite:
         self._subject = subject if subject is not None and subject.spec == self._spec else None
         self._versions_fit = False
         self.forks = ForkServers(forks)
+        self._joints: dict[tuple[str, ...], Joint] = {}
         self._shared = shared
         self._stack = contextlib.ExitStack()
 
@@ -161,32 +161,37 @@ class Suite:
         return self._subject
 
     def order(self, items: list[pytest.Item]) -> list[pytest.Item]:
-        """The same items; those that are known to hang, which wait for a bound and use no CPU, evenly among the others.
+        """The same items, as `in_sequence` has them."""
+        return in_sequence(items, self._hangs, self._shares, lambda item: self.feature(item).limit)
 
-        All at the same time they would leave the machine idle, and at the end everybody would wait for them.
-        """
-        hanging = [item for item in items if self._hangs(item)]
-        others = [item for item in items if item not in hanging]
-        ordered: list[pytest.Item] = []
-        for number, item in enumerate(others):
-            due = len(hanging) * (number + 1) // max(1, round(_LAST * len(others)))
-            ordered += hanging[len(ordered) - number : min(due, len(hanging))]
-            ordered.append(item)
-        return [*ordered, *(item for item in hanging if item not in ordered)]
+    def _expected(self, item: pytest.Item) -> Expectation | None:
+        expectations = self.definition(item.path.parent).expectations
+        return match(expectations, self.feature(item).id, self.subject().versions.get("torch"))
 
     def _hangs(self, item: pytest.Item) -> bool:
-        known = match(
-            self.definition(item.path.parent).expectations,
-            self.feature(item).id,
-            self.subject().versions.get("torch"),
-        )
-        return known is not None and "TIMEOUT" in known.status
+        expected = self._expected(item)
+        return expected is not None and "TIMEOUT" in expected.status
+
+    def _shares(self, item: pytest.Item) -> bool:
+        """Whether it may be tried beside others. What is known to fail would end them, and be tried again."""
+        able = self._settings.interpreter == "fork" and self.subject().holds.get(SHARING, False)
+        return able and self.feature(item).share and self._expected(item) is None
 
     def _forks_for(self, preload: list[str]) -> ForkServer | None:
         return self.forks.having(preload) if preload and self._settings.interpreter == "fork" else None
 
+    def _joint_for(self, item: pytest.Item, preload: list[str]) -> Joint | None:
+        """The interpreter that it shares with others, if it may."""
+        if not self._shares(item) or self._forks_for(preload) is None:
+            return None
+        if tuple(preload) not in self._joints:
+            self._joints[tuple(preload)] = Joint(self.forks, preload, self._spec)
+        return self._joints[tuple(preload)]
+
     def close(self) -> None:
         """End what was started for it, and remove what its features have shared."""
+        for joint in self._joints.values():
+            joint.close()
         self.forks.close()
         self._stack.close()
 
@@ -207,17 +212,17 @@ class Suite:
         """Try the feature of an item and judge what came of it; the verdict goes into the item's properties."""
         feature = self.feature(item)
         subject = self.subject()
-        expected = match(
-            self.definition(item.path.parent).expectations, feature.id, subject.versions.get("torch")
-        )
-        forks = self._forks_for(subject.preload_for(feature.needs))
+        expected = self._expected(item)
+        preload = subject.preload_for(feature.needs)
+        forks = self._forks_for(preload)
         lacking, of_the_pool = subject.lacking(feature.needs)
         if lacking:
             status = "UNSUPPORTED" if of_the_pool else "SKIP"
             verdict = Verdict(feature.id, status, subject.lacks(feature.needs), requirement=lacking)
             judge(verdict, expected)
         else:
-            verdict = self._attempts(item, feature, expected, forks)
+            joint = self._joint_for(item, preload)
+            verdict = self._attempts(item, feature, expected, forks, joint)
         run = {"pool": subject.name, **subject.versions}
         if forks is not None and forks.refusal:
             run["interpreters not forked:"] = forks.refusal
@@ -228,15 +233,26 @@ class Suite:
         return verdict
 
     def _attempts(
-        self, item: pytest.Item, feature: Feature, expected: Expectation | None, forks: ForkServer | None
+        self,
+        item: pytest.Item,
+        feature: Feature,
+        expected: Expectation | None,
+        forks: ForkServer | None,
+        joint: Joint | None,
     ) -> Verdict:
         """Once, and while it is not as expected, as often as was asked for."""
         told: list[str] = []
         while True:
             # Under xdist this is a worker, which such a signal would end at once, its folders left.
             with as_by_ctrl_c():
+                # Another attempt is one in an interpreter of its own.
                 verdict = run_feature(
-                    feature, *_scenario(item), self._spec, forks=forks, shared=self._shared_folder()
+                    feature,
+                    *_scenario(item),
+                    self._spec,
+                    forks=forks,
+                    shared=self._shared_folder(),
+                    joint=None if told else joint,
                 )
             told.append(verdict.status)
             judge(verdict, expected)

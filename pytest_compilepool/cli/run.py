@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         metavar="N",
-        help="so many at the same time (twice as many as there are CPUs, one more in the mode smoke, at most 8, where "
-        "pytest-xdist is installed; 0: one after the other)",
+        help="so many at the same time (three times as many as there are CPUs, one more in the mode smoke, at most 8, "
+        "where pytest-xdist is installed; 0: one after the other)",
     )
     parser.add_argument(
         "--list", action="store_true", help="print the features, and what is known of them here, and try none"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_compilepool import proctree
+from pytest_compilepool.conformance import twin
 from pytest_compilepool.conformance.interpreters import import_path, start
 from pytest_compilepool.conformance.order import ANSWER, BOOT, LOG, Order, write_order
 from pytest_compilepool.records import ProcessKey
@@ -226,6 +227,9 @@ class Bench:
         )
         write_order(order, folder)
         tag = os.environ.get(proctree.TAG, "")
+        # Not where a pool was made here, or a mutant is at work, which would then be one twice.
+        if not (normally or self.started or order.mutant) and (found := twin.fork(folder, tag, order.path)):
+            return Other(found, folder, self)
         return Other(start(BOOT, folder, tag, own_session=False), folder, self)
 
     # -- what is told ---------------------------------------------------------------------------------------
@@ -253,7 +257,7 @@ class Bench:
 class Other:
     """Another interpreter. process: Popen's; folder: where it runs and puts its files."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, bench: Bench) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | twin.Twin, folder: Path, bench: Bench) -> None:
         self.process, self.folder, self._bench = process, folder, bench
 
     def appears(self, name: str, within: float = READY) -> str:

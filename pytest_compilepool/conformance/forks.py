@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from pytest_compilepool.conformance.interpreters import (
     run_interpreter,
     wait,
 )
+from pytest_compilepool.conformance.link import ANSWER, Forked, Link
 from pytest_compilepool.conformance.order import BOOT, LOG
 from pytest_compilepool.fresh.ending import end_all
 from pytest_compilepool.pool import closing
@@ -35,7 +35,6 @@ _BOOT = (
     "forkserver.listen(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[4]))"
 )
 _READY = 120.0  # seconds until it must have imported what it is to
-_ANSWER = 10.0  # seconds for what it does at once
 
 
 @dataclass(frozen=True)
@@ -77,20 +76,30 @@ class Origin:
         end_all(self.process, self._tag)
 
 
+@dataclass(frozen=True)
+class Begun:
+    """An interpreter that is at work. tag: value of `proctree.TAG` in its environment."""
+
+    child: Forked
+    tag: str
+
+
 class ForkServer:
     """A process that forks interpreters, one at a time; not for several threads. Started when the first is wanted, and anew
     where it has died.
 
     preload: modules that they have; address: of somebody else's origin that has them, or None for one of its own.
-    refusal: why none can be forked, known once that was tried; an empty text else.
+    refusal: why none can be forked, known once that was tried; an empty text else. kept: descriptors of this process that
+    whoever uses it keeps open to what was forked.
     """
 
     def __init__(self, preload: Sequence[str], address: Address | None = None) -> None:
         self._preload = list(preload)
         self._address = address
         self._origin: Origin | None = None
-        self._link: _Link | None = None
+        self._link: Link | None = None
         self._key: ProcessKey | None = None
+        self.kept: set[int] = set()
         # Its process is waited for by a descriptor of it (Linux 5.3).
         self.refusal = "" if hasattr(os, "pidfd_open") else "this is no Linux machine"
 
@@ -100,6 +109,11 @@ class ForkServer:
         return 0 if self._key is None else self._key.pid
 
     @property
+    def address(self) -> Address | None:
+        """Of the origin that it uses, its own or somebody else's; None while there is none."""
+        return self._address if self._origin is None else self._origin.address
+
+    @property
     def pids(self) -> set[int]:
         """Of the processes that are below this one because of it."""
         return set() if self._origin is None else {self._origin.process.pid}
@@ -107,7 +121,12 @@ class ForkServer:
     @property
     def fds(self) -> set[int]:
         """Descriptors of this process that belong to it."""
-        return set() if self._link is None else {self._link.fileno()}
+        return self.kept | (set() if self._link is None else {self._link.fileno()})
+
+    @property
+    def used(self) -> bool:
+        """Whether it is there, and can fork."""
+        return self._link is not None and self._key is not None and proctree.alive(self._key)
 
     def usable(self) -> bool:
         """Start it where that was not done; whether it can be used."""
@@ -129,7 +148,7 @@ class ForkServer:
         if address is None:
             self._origin = Origin(self._preload)
             address = self._origin.address
-        self._link = _Link(f"\0{address.name}")
+        self._link = Link.to(address.name)
         told = self._link.receive(_READY)
         row = proctree.lookup(told["pid"])
         if row is None or row.dead:
@@ -139,6 +158,19 @@ class ForkServer:
 
     def run(self, folder: Path, seconds: float, stop: threading.Event | None = None) -> int | None:
         """What `interpreters.run_interpreter` does, in an interpreter that does the order in that folder."""
+        begun = self.begin(folder)
+        if begun is None:
+            return run_interpreter(BOOT, folder, seconds, stop)
+        try:
+            return wait(begun.child, seconds, stop)
+        finally:
+            self.finish(begun)
+
+    def begin(self, folder: Path) -> Begun | None:
+        """Fork an interpreter that does the order in that folder, and do not wait; None where that cannot be had.
+
+        `finish` is to be called for it before the next one is begun.
+        """
         tag = proctree.tag_below()
         (folder / LOG).write_bytes(b"")
         order = {
@@ -149,27 +181,26 @@ class ForkServer:
             "path": import_path(),
         }
         # One that has died since gives way to another, once.
-        child = self._fork(order) or (self._fork(order) if self.usable() else None)
-        if child is None:
-            return run_interpreter(BOOT, folder, seconds, stop)
+        child = self._fork(order) or self._fork(order)
+        return None if child is None else Begun(child, tag)
+
+    def finish(self, begun: Begun) -> None:
+        """End it, and all that it has left."""
         whole = False
         try:
-            try:
-                status = wait(child, seconds, stop)
-            finally:
-                end(child, tag)
-            whole = self._tidy(child)
-            return status
+            end(begun.child, begun.tag)
+            whole = self._tidy(begun.child)
         finally:
             if not whole:
                 self.close()
 
-    def _fork(self, order: dict[str, Any]) -> _Forked | None:
+    def _fork(self, order: dict[str, Any]) -> Forked | None:
         """None, and it is closed, where that cannot be had."""
-        assert self._link is not None  # `usable` was asked
+        if not self.usable() or self._link is None:
+            return None
         try:
             self._link.send(run=order)
-            return _Forked(self._link, int(self._link.receive(_ANSWER)["pid"]))
+            return Forked(self._link, int(self._link.receive(ANSWER)["pid"]))
         except (TimeoutError, EOFError, OSError):
             self.close()
             return None
@@ -177,7 +208,7 @@ class ForkServer:
             self.close()
             raise
 
-    def _tidy(self, child: _Forked) -> bool:
+    def _tidy(self, child: Forked) -> bool:
         """End what the interpreter has left to its parent. Returns whether the next one can be forked."""
         assert self._link is not None
         if child.poll() is None or self._key is None or not proctree.alive(self._key):
@@ -186,7 +217,7 @@ class ForkServer:
         closing.end_processes([row.key for row in proctree.descendants(self.pid) if not row.dead])
         try:
             self._link.send(reap=True)
-            self._link.receive(_ANSWER)
+            self._link.receive(ANSWER)
         except (TimeoutError, EOFError, OSError):
             return False
         return True
@@ -210,6 +241,7 @@ class ForkServers:
     def __init__(self, address: Address | None = None) -> None:
         self._address = address
         self._servers: dict[tuple[str, ...], ForkServer] = {}
+        self._beside: dict[tuple[str, ...], ForkServer] = {}
 
     def having(self, preload: Sequence[str]) -> ForkServer:
         """The one whose interpreters begin with these modules."""
@@ -219,96 +251,32 @@ class ForkServers:
             self._servers[wanted] = ForkServer(wanted, self._address if known else None)
         return self._servers[wanted]
 
+    def beside(self, preload: Sequence[str]) -> ForkServer:
+        """Another one with these modules, for an interpreter that is still there while `having` forks the next ones."""
+        wanted, first = tuple(preload), self.having(preload)
+        found = self._beside.get(wanted)
+        # By way of the same origin: importing the modules once is enough.
+        address = first.address if first.usable() else None
+        if found is None or (found.address != address and not found.used):
+            if found is not None:
+                found.close()
+            found = self._beside[wanted] = ForkServer(wanted, address)
+        return found
+
     @property
     def pids(self) -> set[int]:
         """Of their processes."""
-        return {pid for server in self._servers.values() for pid in server.pids}
+        return {pid for server in self._all() for pid in server.pids}
 
     @property
     def fds(self) -> set[int]:
         """Descriptors of this process that belong to them."""
-        return {fd for server in self._servers.values() for fd in server.fds}
+        return {fd for server in self._all() for fd in server.fds}
 
     def close(self) -> None:
         """End them all."""
-        for server in self._servers.values():
+        for server in self._all():
             server.close()
 
-
-class _Link:
-    """Lines of JSON, each waited for with a bound."""
-
-    def __init__(self, address: str) -> None:
-        """Raises OSError where nobody listens."""
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._rest = b""
-        deadline = time.monotonic() + _READY
-        try:
-            # Where very many come at the same time it is full, and a connect that waits would wait without a bound.
-            self._socket.setblocking(False)
-            while True:
-                try:
-                    return self._socket.connect(address)
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise TimeoutError("too many want to connect") from None
-                    time.sleep(0.01)
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def send(self, **message: object) -> None:
-        """Raises OSError: nobody is there."""
-        self._socket.settimeout(_ANSWER)
-        self._socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def receive(self, seconds: float) -> dict[str, Any]:
-        """The next message. Raises TimeoutError, and EOFError where there will be none."""
-        deadline = time.monotonic() + seconds
-        while b"\n" not in self._rest:
-            left = deadline - time.monotonic()
-            # 0 would mean not to wait, and to raise something else.
-            self._socket.settimeout(max(left, 0.001))
-            try:
-                data = self._socket.recv(65536)
-            except ConnectionError:
-                data = b""
-            if not data:
-                raise EOFError("the process has ended")
-            self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-
-class _Forked:
-    """A process that the server has forked, with the methods of a Popen that are needed to wait for it."""
-
-    def __init__(self, link: _Link, pid: int) -> None:
-        self.pid = pid
-        self._link = link
-        self._status: int | None = None
-
-    def poll(self) -> int | None:
-        try:
-            return self.wait(0.0)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def wait(self, timeout: float) -> int:
-        """Its status. Raises subprocess.TimeoutExpired."""
-        if self._status is None:
-            try:
-                self._status = int(self._link.receive(timeout)["status"])
-            except (EOFError, OSError) as error:
-                if isinstance(error, TimeoutError):
-                    raise subprocess.TimeoutExpired("a forked interpreter", timeout) from None
-                # Its parent has died, and it with that.
-                self._status = -9
-        return self._status
+    def _all(self) -> list[ForkServer]:
+        return [*self._beside.values(), *self._servers.values()]

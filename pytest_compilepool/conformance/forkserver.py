@@ -9,6 +9,7 @@ pool would find itself in another place than in a program.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -17,11 +18,11 @@ import signal
 import socket
 import struct
 import sys
-import tempfile
 import time
 import traceback
 from typing import Any
 
+from pytest_compilepool.conformance.twin import become
 from pytest_compilepool.fresh.ending import die_with
 from pytest_compilepool.leaks.processes import adopt_orphans
 
@@ -93,6 +94,9 @@ def _prepare(preload: list[str]) -> str:
     try:
         for name in preload:
             importlib.import_module(name)
+        # None of it goes away: a fork that looks for garbage in it would only copy it.
+        gc.collect()
+        gc.freeze()
         # What they have said is not to be said again by every fork.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -110,7 +114,8 @@ def _run(order: dict[str, Any], link: socket.socket) -> None:
     if pid == 0:
         try:
             os.close(link.detach())
-            _become(order)
+            os.setsid()
+            become(order["folder"], order["log"], order["environment"], order["path"], order["arguments"])
             from pytest_compilepool.conformance import child
 
             child.main(order["folder"], server)
@@ -128,26 +133,6 @@ def _run(order: dict[str, Any], link: socket.socket) -> None:
         os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     _tell(link, status=os.waitstatus_to_exitcode(status))
-
-
-def _become(order: dict[str, Any]) -> None:
-    """What a new interpreter would have had from its parent: session, folder, streams, environment, arguments."""
-    os.setsid()
-    os.chdir(order["folder"])
-    for number, name, flags in ((0, os.devnull, os.O_RDONLY), (1, order["log"], os.O_WRONLY)):
-        opened = os.open(name, flags)
-        os.dup2(opened, number)
-        os.close(opened)
-    os.dup2(1, 2)
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    sys.path[:] = order["path"]
-    sys.argv[:] = ["-c", *order["arguments"]]
-    # It was found out in the environment of before.
-    tempfile.tempdir = None
-    if "multiprocessing.process" in sys.modules:
-        # Where what is spawned begins.
-        sys.modules["multiprocessing.process"].ORIGINAL_DIR = order["folder"]  # type: ignore[attr-defined]
 
 
 def _reap() -> int:

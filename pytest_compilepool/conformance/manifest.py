@@ -16,6 +16,9 @@ MODES = ("smoke", "standard", "stress")
 LIMIT = 60.0
 """Seconds that the interpreter of a feature may take, unless the feature says otherwise."""
 
+SHARING = "quiesce"
+"""The property that a pool must have which features share: between two of them it gets new workers."""
+
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9][a-z0-9-]*")
 
 
@@ -25,7 +28,8 @@ class Feature:
 
     id: `group.name`; must: the promise, one sentence; needs: properties of the requirements that must hold for it to
     be tried; since: release of this package that first had it; mode: smallest mode in which it runs; limit: seconds;
-    seen: threads in which its breach was reported; where: `FILE:LINE`.
+    seen: threads in which its breach was reported; where: `FILE:LINE`; share: it uses one default pool, leaves that as it
+    was, and so may be tried in one interpreter with others, after each other.
     """
 
     id: str
@@ -37,6 +41,7 @@ class Feature:
     limit: float
     seen: tuple[str, ...]
     where: str
+    share: bool = False
 
     @property
     def group(self) -> str:
@@ -56,12 +61,12 @@ def read_manifest(file: Path) -> dict[str, Feature]:
 
 
 def needs_of(features: Iterable[Feature]) -> set[str]:
-    """All properties that they need."""
-    return {need for feature in features for need in feature.needs}
+    """All properties that they need, and that which sharing needs where one may share."""
+    return {need for feature in features for need in (*feature.needs, *((SHARING,) if feature.share else ()))}
 
 
 def _feature(table: Table) -> Feature:
-    table.keys_are(("id", "title", "must", "since", "mode"), ("needs", "limit", "seen"))
+    table.keys_are(("id", "title", "must", "since", "mode"), ("needs", "limit", "seen", "share"))
     identifier, must, mode = table.text("id"), table.text("must"), table.text("mode")
     if not _IDENTIFIER.fullmatch(identifier):
         raise table.wrong(f"id = {identifier!r} is not allowed; allowed: group.name in small letters")
@@ -79,4 +84,5 @@ def _feature(table: Table) -> Feature:
         table.number("limit", LIMIT),
         table.texts("seen"),
         table.where,
+        table.flag("share"),
     )

@@ -23,7 +23,8 @@ class Order:
     """What an interpreter is to do. module, function: of the scenario; requirements: `module:Class`; mutant:
     `module:function` that changes the pool, or an empty text; path: import path; limit: seconds; normally: the
     interpreter ends as a program does that has run to its end, with all that a pool does then; shared: a folder for what
-    the features of one run share, or an empty text."""
+    the features of one run share, or an empty text; joint: the socket's name through which one feature after the other
+    comes to an interpreter that several share, or an empty text."""
 
     feature: str
     module: str
@@ -35,6 +36,7 @@ class Order:
     arguments: dict[str, str] | None = None
     normally: bool = False
     shared: str = ""
+    joint: str = ""
 
 
 def write_order(order: Order, folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pytest_compilepool.conformance.forks import ForkServer
 from pytest_compilepool.conformance.interpreters import import_path, run_interpreter
+from pytest_compilepool.conformance.joint import Joint
 from pytest_compilepool.conformance.manifest import Feature
 from pytest_compilepool.conformance.order import ANSWER, BOOT, LOG, STACKS, Order, write_order
 from pytest_compilepool.conformance.verdict import Verdict
@@ -21,6 +22,7 @@ SPARE = 5.0
 """Seconds beyond its limit after which an interpreter is ended from outside: by then it has told where it stood."""
 
 _TAIL = 4000
+_SHOWN = 500
 
 
 def run_feature(
@@ -32,20 +34,34 @@ def run_feature(
     stop: threading.Event | None = None,
     forks: ForkServer | None = None,
     shared: str = "",
+    joint: Joint | None = None,
 ) -> Verdict:
     """Try it. Returns what came of it; nothing of the interpreter is left, neither process nor file.
 
     forks: where its interpreter comes from, if that can be used; else a new one is started. stop: set where nobody wants
-    to know any more; the interpreter is ended then, and the verdict means nothing. shared: see `Order`.
+    to know any more; the interpreter is ended then, and the verdict means nothing. shared: see `Order`. joint: where it may
+    share an interpreter with others, that one. It is called kept there, or is tried in an interpreter of its own: whatever
+    else came of it there may have come from another feature.
     """
     if stop is not None and stop.is_set():
         return Verdict(feature.id, "SKIP", "nobody wants to know any more")
+    order = Order(
+        feature.id, module, function, requirements, import_path(), feature.limit, mutant, shared=shared
+    )
+    found = joint.attempt(order, stop) if joint is not None and feature.share else None
+    if found is not None and found.status == "PASS":
+        return found
+    verdict = _alone(order, stop, forks)
+    if found is not None:
+        # It is not to be lost that it was not always so.
+        verdict.notes.append(f"{found.status} beside other features: {found.text.strip()[:_SHOWN]}")
+    return verdict
+
+
+def _alone(order: Order, stop: threading.Event | None, forks: ForkServer | None) -> Verdict:
     with tempfile.TemporaryDirectory(
         prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
     ) as name:
-        order = Order(
-            feature.id, module, function, requirements, import_path(), feature.limit, mutant, shared=shared
-        )
         return _run(order, Path(name), stop, forks)
 
 

@@ -54,6 +54,13 @@ class Table:
             raise self.wrong(f"{key} = {value!r} is not allowed; allowed: a list of texts")
         return tuple(value)
 
+    def flag(self, key: str) -> bool:
+        """true or false; False where the key is not there."""
+        value = self._values.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(f"{key} = {value!r} is not allowed; allowed: true or false")
+        return value
+
     def number(self, key: str, otherwise: float) -> float:
         """A number above 0."""
         value = self._values.get(key, otherwise)

@@ -11,7 +11,10 @@ _LOOKED_AT = 1000
 
 # Of a traceback (`line 3, in f`) and of faulthandler (`line 3 in f`).
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line \d+,? in (?P<function>\S+)')
-_OF_NO_INTEREST = ("conformance/child.py", "conformance/forkserver.py", "runpy.py", "<string>")
+_OF_NO_INTEREST = (
+    *("conformance/child.py", "conformance/attempt.py", "conformance/jointchild.py"),
+    *("conformance/twin.py", "conformance/forkserver.py", "runpy.py", "<string>"),
+)
 
 _DIFFERS = (
     (re.compile(r"0x[0-9a-fA-F]+"), "0x"),

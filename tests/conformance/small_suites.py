@@ -15,6 +15,10 @@ class Forked(ReferenceRequirements):
     """The reference pool, in interpreters that are forked."""
 
     preload = ("colorsys",)
+    counted = 0
+
+    def state(self) -> dict[str, object]:
+        return {"counted": self.counted}
 
 
 FEATURE = """

@@ -37,6 +37,10 @@ def refused(result: pytest.RunResult, *texts: str) -> None:
         (FEATURE + "colour = 'red'\n", ["features.toml:2: has 'colour'; allowed: id, title"]),
         (FEATURE + "limit = 0\n", ["features.toml:2: limit = 0 is not allowed"]),
         (FEATURE + "needs = 'linux'\n", ["features.toml:2: needs = 'linux' is not allowed"]),
+        (
+            FEATURE + "share = 'yes'\n",
+            ["features.toml:2: share = 'yes' is not allowed; allowed: true or false"],
+        ),
         (FEATURE.replace("jobs.add", "jobs.multiply"), ["the feature 'jobs.add' is not in", "features.toml"]),
         ("[[feature]\n", ["features.toml: cannot be read", "line 1"]),
         ("x = 1\n", ["features.toml: has 'x'; allowed: tables [[feature]]"]),

@@ -18,8 +18,8 @@ import pytest
 from small_suites import FEATURE
 
 from pytest_compilepool import proctree
-from pytest_compilepool.conformance import forks
 from pytest_compilepool.conformance.forks import ForkServer, ForkServers, Origin
+from pytest_compilepool.conformance.link import Link
 from pytest_compilepool.conformance.order import ANSWER, STACKS, Order, write_order
 from pytest_compilepool.fresh.ending import end_all
 from pytest_compilepool.matrix.cell import read_cell
@@ -346,7 +346,7 @@ def test_more_clients_than_may_wait_at_the_door(importable):
     try:
         for _ in range(80):
             began = time.monotonic()
-            links.append(forks._Link(f"\0{origin.address.name}"))
+            links.append(Link.to(origin.address.name))
             assert time.monotonic() - began < 5
     finally:
         for link in links:
@@ -380,6 +380,38 @@ def test_nobody_else_can_have_anything_forked():
         origin.close()
         os.close(read)
         os.close(write)
+
+
+ANOTHER = """
+    def alone(bench):
+        tell(bench, parent=os.getppid())
+        jobs.touch(bench.file("told"), bench.notes[0])
+"""
+
+
+def test_another_interpreter_is_forked_from_one_that_has_done_nothing_yet(forked_suite):
+    """As a new one is, but for the modules; from one that has made a pool it is not."""
+    ask = """
+        first = bench.other(alone)
+        told = json.loads(first.appears("told"))
+        status = first.ends(10, "another interpreter")
+        bench.ready()
+        second = json.loads(bench.other(alone).appears("told"))
+        bench.note(json.dumps({"me": os.getpid(), "first": told, "second": second, "status": status}))
+    """
+    _, verdicts, told, _ = forked_suite(scenarios=two("tell(bench)", ask) + ANOTHER)
+    assert verdicts["jobs.more"].status == "PASS", verdicts["jobs.more"].reason
+    found = told["jobs.more"]
+    first, second = found["first"], found["second"]
+    assert found["status"] == 0
+    assert (first["loaded"], second["loaded"]) == (True, False)
+    assert first["parent"] == second["parent"] == found["me"]
+    assert first["folder"] != second["folder"]
+    for one in (first, second):
+        assert one["arguments"] == ["-c", one["folder"], str(found["me"])]
+        assert one["temporary"] == one["folder"]
+    for same in ("threads", "session", "variables"):
+        assert first[same] == second[same]
 
 
 def test_bad_values(forked_suite):
