@@ -362,7 +362,7 @@ def add_options(parser: pytest.Parser) -> None:
                 option.flag,
                 dest=dest,
                 metavar=option.name.rpartition("-")[2].upper(),
-                help=f"{option.help} (default: {option.default or 'the policy'})",
+                help=option.help + (f" (default: {option.default})" if option.default else ""),
             )
         parser.addini(option.ini, option.help, default=None)
 

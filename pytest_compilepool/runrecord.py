@@ -16,7 +16,7 @@ LEAKS_PROPERTY = "compilepool.leaks"
 REPORT_ATTRIBUTE = "compilepool_leaks"
 UNUSED_ATTRIBUTE = "compilepool_unused_allowances"
 
-TIMED = ("warm", "ready", "recycle", "wakeup", "quiesce", "shutdown")
+TIMED = ("warm", "ready", "primed", "recycle", "wakeup", "quiesce", "shutdown")
 """Events whose lengths the summary shows."""
 
 
@@ -30,6 +30,7 @@ class TestRecord:
     def __init__(self) -> None:
         self.started = 0
         self.made_by_torch = 0
+        self.ahead = 0
         self.jobs: dict[str, int] = {}
         self.times: dict[str, list[float]] = {}
         self.reasons: list[str] = []
@@ -65,6 +66,7 @@ class TestRecord:
         """Count another one in."""
         self.started += other.started
         self.made_by_torch += other.made_by_torch
+        self.ahead += other.ahead
         for name, number in other.jobs.items():
             self.jobs[name] = self.jobs.get(name, 0) + number
         for name, lengths in other.times.items():

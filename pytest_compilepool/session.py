@@ -516,6 +516,7 @@ class Session:
         if self._manager is not None or births:
             tally = self.manager.take_tally()
             record.started, record.reasons = tally.started + self._started_ahead, tally.reasons
+            record.ahead = tally.ahead
             self._started_ahead = 0
             record.made_by_torch = max(0, births - tally.started)
             record.add_news(*self.manager.take_news())

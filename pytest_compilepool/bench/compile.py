@@ -9,7 +9,7 @@ from typing import Any
 
 from pytest_compilepool.bench import inside, rounds, starts
 from pytest_compilepool.bench.result import Result, Sample, Side
-from pytest_compilepool.bench.workloads import HERE
+from pytest_compilepool.bench.workloads import HERE, MOST_KERNELS
 from pytest_compilepool.parity.artifacts import read_artifacts
 from pytest_compilepool.parity.findings import Side as Compiled
 from pytest_compilepool.parity.parallel import share
@@ -55,6 +55,8 @@ def measure(
     which not every kernel was compiled by a worker of the pool is a fault, and in no figure. say: told a line after each.
     """
     about = {**starts.machine(), "target": wish.target, "runs": runs}
+    if wish.count < MOST_KERNELS:
+        about["kernels"] = wish.count
     if wish.device:
         about["device"] = wish.device
     result = Result("compile", about)

@@ -119,7 +119,7 @@ class Result:
 
 def _check_about(about: Mapping[str, Any]) -> None:
     try:
-        for name in ("cpus", "load", "idle_s"):
+        for name in ("cpus", "load", "idle_s", "kernels"):
             _number(about.get(name, 1))
     except ValueError as error:
         raise BadResult(f"`about.{name}`: {error}") from None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pytest_compilepool.bench import pool
 from pytest_compilepool.bench.bounds import bound_of
 from pytest_compilepool.bench.result import Result, Side
-from pytest_compilepool.bench.workloads import WORKLOADS
+from pytest_compilepool.bench.workloads import MOST_KERNELS, WORKLOADS
 from pytest_compilepool.words import counted
 
 _TIMES = {
@@ -70,7 +70,10 @@ def compile_table(result: Result) -> list[str]:
     """What a pool takes off compiles, and how near that is to what it could."""
     lines = [_where(result)]
     for workload in result.workloads:
-        lines += ["", f"{workload} ({WORKLOADS.get(workload, 'unknown')}), for {_target(result)}"]
+        what = WORKLOADS.get(workload, "unknown")
+        if workload == "kernels" and "kernels" in result.about:
+            what = f"the first {result.about['kernels']} of {MOST_KERNELS} {what}"
+        lines += ["", f"{workload} ({what}), for {_target(result)}"]
         lines += _workload(result, result.sides(workload))
     if not result.workloads:
         lines = ["nothing was measured"]
@@ -133,7 +136,7 @@ def _across(result: Result, sides: list[Side]) -> list[str]:
 
 def _rounds(result: Result, sides: list[Side], what: str) -> list[str]:
     rounds = "/".join(dict.fromkeys(str(len(result.rows(side))) for side in sides))
-    return [f"{what} of {rounds}", _row("", map(str, sides))]
+    return [f"{what} of {rounds} {'run' if rounds == '1' else 'runs'}", _row("", map(str, sides))]
 
 
 def _row(text: str, cells: Iterable[str]) -> str:
@@ -157,7 +160,7 @@ def _where(result: Result) -> str:
     cpus = int(about.get("cpus", 1))
     busy = float(about.get("load", 0.0)) > _BUSY * cpus
     warning = (
-        f"\nload average before the first run: {about.get('load')}; something else was at work"
+        f"\nload average before the first run: {about.get('load')}; something else may have been at work"
         if busy
         else ""
     )

@@ -15,6 +15,7 @@ from pytest_compilepool.bench import svg
 from pytest_compilepool.bench.result import BadResult
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
+from pytest_compilepool.pool import policy
 
 T = TypeVar("T")
 
@@ -41,6 +42,8 @@ def check_files(arguments: argparse.Namespace) -> None:
         path = getattr(arguments, option)
         if path is not None and not (os.path.isdir(os.path.dirname(path) or ".") and not os.path.isdir(path)):
             raise Refused(f"--{option}: {path!r} is not allowed; allowed: a file in a folder that is there")
+    if arguments.svg is not None and not arguments.svg.lower().endswith(".svg"):
+        raise Refused(f"--svg: {arguments.svg!r} is not allowed; allowed: a file whose name ends in .svg")
     if arguments.svg is not None and not svg.available():
         raise Refused(
             f"--svg: {arguments.svg!r} needs matplotlib, which is not installed ({svg.EXTRA}); --json here and --from "
@@ -134,6 +137,14 @@ def different_numbers(text: str, option: str, most: int, least: int = 1, fewest:
         many = {1: "one or more", 2: "two or more"}[fewest]
         raise Refused(f"{option}: {text!r} is not allowed; allowed: {many} different numbers")
     return found
+
+
+def check_room(processes: list[int]) -> None:
+    """Whether a pool of so many fits into the memory that may be used. Raises Refused."""
+    most = max(processes)
+    decision = policy.decide(capabilities=None, flag=str(most), environ={}, started_with={})
+    if decision.decided_by.name == "memory":
+        raise Refused(f"--processes: '{most}' is not allowed here: {decision.why}")
 
 
 def primed(text: str) -> list[bool]:

@@ -76,6 +76,7 @@ def _measured(arguments: argparse.Namespace) -> Result | None:
             "once"
         )
     processes = asked.different_numbers(arguments.processes or "1,2", "--processes", MAX_PROCESSES)
+    asked.check_room(processes)
     runs = asked.number(arguments.runs or "3", "--runs", 1000)
     count = asked.number(arguments.kernels or str(MOST_KERNELS), "--kernels", MOST_KERNELS)
     if arguments.kernels is not None and "kernels" not in workloads:

@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measured(arguments: argparse.Namespace) -> Result | None:
     processes = asked.different_numbers(arguments.processes or "2,4", "--processes", MAX_PROCESSES, 2)
+    asked.check_room(processes)
     runs = asked.number(arguments.runs or "3", "--runs", 1000)
     idle = asked.number(arguments.idle or "5", "--idle", 3600, 0)
     limit = asked.number(arguments.limit or "300", "--limit", 86400)

@@ -14,6 +14,9 @@ from pytest_compilepool import proctree
 from pytest_compilepool.pool import closing
 from pytest_compilepool.records import ProcessKey
 
+_LOOKS = 20
+"""How often what is left is looked for, at most: processes that start others faster than they are ended are nobody's."""
+
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
 
@@ -51,6 +54,24 @@ def end_all(child: Child, tag: str) -> list[ProcessKey]:
     """
     if child.pid <= 1:
         raise ValueError(f"pid {child.pid}: everything is below that")
+    tree: list[ProcessKey] = []
+    # A sidecar that is forking workers goes on with that until it is ended itself: whoever came meanwhile is seen next time.
+    for _ in range(_LOOKS):
+        left = [key for key in _left_of(child, tag) if key not in tree or proctree.alive(key)]
+        if not left:
+            break
+        closing.end_processes(left)
+        tree += [key for key in left if key not in tree]
+    try:
+        child.wait(closing.KILL_GRACE)
+    except subprocess.TimeoutExpired:
+        pass  # the kernel holds it; the leak check will say so
+    closing.reap_adopted(tree)
+    _reap_session(child.pid)
+    return tree
+
+
+def _left_of(child: Child, tag: str) -> list[ProcessKey]:
     rows = proctree.table()
     tree = [row.key for row in proctree.descendants(child.pid, rows)]
     own = rows.get(child.pid)
@@ -58,13 +79,6 @@ def end_all(child: Child, tag: str) -> list[ProcessKey]:
         tree.append(own.key)
     tree += [row.key for row in proctree.strays(child.pid, tag, rows)]
     tree += [row.key for row in rows.values() if _is_in(row.pid, child.pid) and row.key not in tree]
-    closing.end_processes(tree)
-    try:
-        child.wait(closing.KILL_GRACE)
-    except subprocess.TimeoutExpired:
-        pass  # the kernel holds it; the leak check will say so
-    closing.reap_adopted(tree)
-    _reap_session(child.pid)
     return tree
 
 

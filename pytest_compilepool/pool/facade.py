@@ -17,7 +17,7 @@ from pytest_compilepool.pool.core import PoolCore
 from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported, SidecarDied
 from pytest_compilepool.pool.needs import cache_folders
 from pytest_compilepool.records import ProcessKey
-from pytest_compilepool.targets import triton_target
+from pytest_compilepool.targets import BadTarget, triton_target
 from pytest_compilepool.torch_compat import pools, settings
 from pytest_compilepool.torch_compat.probe import inductor
 from pytest_compilepool.words import counted, last_line
@@ -111,11 +111,14 @@ class CompilePool(PoolCore):
         Raises BadTarget, PoolTimeout, and PoolUnsupported where no kernel can be compiled for that target here.
         """
         limit = self.ready_timeout if timeout is None else timeout
+        if not (target or self._priming.target):
+            raise BadTarget("prime: name a target, such as cuda:90: this pool's sidecar was made without one")
         wanted = triton_target(target or self._priming.target, "prime")
         pool = self._living("prime")
         with self._timeline.span("primed") as note:
             deadline = time.monotonic() + limit
-            self.wait_ready(limit)
+            if not self._answered:
+                self.wait_ready(limit)
             if self._priming.has(wanted, state.find_sidecar(pool), state.find_workers(pool)):
                 return note(f"for {wanted} already: {self._priming.said}".rstrip(": "))
             if pools.is_sidecar_pool(pool) and not state.find_workers(pool):

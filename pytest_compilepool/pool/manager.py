@@ -37,9 +37,11 @@ class Request:
 
 @dataclass
 class Tally:
-    """What happened since somebody last looked: for the report of one test."""
+    """What happened since somebody last looked: for the report of one test. ahead: pools that were started before the
+    test that they were for, and handed to it."""
 
     started: int = 0
+    ahead: int = 0
     reasons: list[str] = field(default_factory=list)
 
 
@@ -122,6 +124,7 @@ class PoolManager:
         its_needs, pool = self._ahead.pop()
         reasons = differences(its_needs, needs)
         if not reasons and self._can_lease(pool):
+            self.tally.ahead += 1
             return pool
         reasons = reasons or [f"it was {pool.status.reason}"]
         self.tally.reasons += [f"the one that was started ahead was not used: {reason}" for reason in reasons]

@@ -25,6 +25,9 @@ _SETTINGS = (
 
 _CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "VLLM_CACHE_ROOT")
 
+# setuptools puts its own copies of packages there when torch's C++ compiles import it: no job of a worker needs them.
+_VENDORED = os.path.join("setuptools", "_vendor")
+
 # Variables that differ between tests and mean nothing to a compile.
 _VOLATILE = frozenset({TAG, "PYTEST_CURRENT_TEST", "COLUMNS", "LINES", "PWD", "OLDPWD", "SHLVL", "_"})
 
@@ -60,7 +63,7 @@ def current_needs(processes: int, start_method: str, prime: str = "") -> Needs:
         processes,
         start_method,
         tuple(sorted(environment.items())),
-        tuple(sys.path),
+        tuple(entry for entry in sys.path if not entry.endswith(_VENDORED)),
         folder,
         tuple((name, repr(get_config(name))) for name in _SETTINGS),
         prime,
@@ -86,7 +89,9 @@ def differences(old: Needs, new: Needs) -> list[str]:
     if changed:
         found.append("environment changed: " + ", ".join(changed))
     if old.path != new.path:
-        found.append("sys.path changed")
+        moved = [f"+{entry}" for entry in new.path if entry not in old.path]
+        moved += [f"-{entry}" for entry in old.path if entry not in new.path]
+        found.append(f"sys.path changed: {', '.join(moved) or 'its order'}")
     if old.folder != new.folder:
         found.append("working directory changed")
     settings = [now[0] for then, now in zip(old.settings, new.settings, strict=True) if then != now]

@@ -126,8 +126,9 @@ def pool_table(total: TestRecord) -> list[str]:
     jobs = ", ".join(
         f"{number} {name}" for name, number in total.jobs.items() if number or name == "submitted"
     )
+    ahead = f" (of which {total.ahead} ahead of their test)" if total.ahead else ""
     lines = [
-        f"pools started: {total.started} by fixtures, {total.made_by_torch} by torch; jobs: {jobs or 'none'}"
+        f"pools started: {total.started} by fixtures{ahead}, {total.made_by_torch} by torch; jobs: {jobs or 'none'}"
     ]
     rows = [(name, total.times[name]) for name in TIMED if total.times.get(name)]
     if rows:

@@ -11,6 +11,7 @@ from pytest_compilepool import resources
 from pytest_compilepool.bench import compile, pool, svg
 from pytest_compilepool.cli.main import main
 from pytest_compilepool.cli.refusal import BAD_ARGUMENTS
+from pytest_compilepool.pool import policy
 from pytest_compilepool.resources import Gpus
 
 pytest.importorskip("triton", reason="without torch and triton that is what is refused")
@@ -51,6 +52,10 @@ def refused(capsys, *arguments: str) -> str:
             "--json: '/nowhere/x' is not allowed; allowed: a file in a folder",
         ),
         (["pool", "--svg", "/tmp"], "--svg: '/tmp' is not allowed"),
+        (
+            ["pool", "--svg", "x.png"],
+            "--svg: 'x.png' is not allowed; allowed: a file whose name ends in .svg",
+        ),
         (["compile", "--processes", "0,2"], "--processes: '0' is not allowed; allowed: whole numbers from 1"),
         (
             ["compile", "--workload", "novel"],
@@ -133,3 +138,13 @@ def test_a_run_that_failed_makes_it_1_and_what_was_asked_for_is_written(
     assert "  one failed" in capsys.readouterr().out
     compiled.faults = []
     assert main(["bench", "compile", "--json", str(file)]) == 0
+
+
+@pytest.mark.parametrize("what", ["pool", "compile"])
+def test_more_processes_than_memory_has_room_for(capsys, monkeypatch, what):
+    cost = policy.CPU_COST
+    room = resources.Memory(2**50, 0, 2 * (cost.sidecar + 3 * cost.worker), "a test")
+    monkeypatch.setattr(policy, "memory_budget", lambda: room)
+    monkeypatch.setattr(policy, "gpu_count", lambda *_, **__: Gpus(0, "a test"))
+    said = refused(capsys, what, "--processes", "2,4")
+    assert "--processes: '4' is not allowed here: room for 3 workers in " in said

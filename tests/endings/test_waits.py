@@ -49,7 +49,7 @@ def pytest_sessionfinish(session):
 def test_ctrl_c_is_heard_before_its_test_is_torn_down(inner, what, hurry):
     result = inner(f"import pytest\ndef test_it(compile_pool):\n    {what}\n", "-s", conftest=CONFTEST)
     result.stdout.fnmatch_lines([f"*in a hurry: {hurry}"])
-    result.stdout.fnmatch_lines(["pools started: 1 by fixtures, 0 by torch; *"])
+    result.stdout.fnmatch_lines(["pools started: 1 by fixtures*, 0 by torch; *"])
 
 
 LEFT = """

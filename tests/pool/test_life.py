@@ -275,6 +275,7 @@ def test_a_fork_pool_has_no_sidecar_and_cannot_quiesce():
     assert not any(psutil.pid_exists(pid) for pid in tree)
 
 
+@pytest.mark.usefixtures("needs_quiesce")
 def test_quiesce_waits_for_a_job_whose_worker_is_not_forked_yet(own_pool, tmp_path):
     own_pool.quiesce()
     future = own_pool.submit(jobs.sleep_after_touch, str(tmp_path / "started"), 1.0)

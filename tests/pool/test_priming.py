@@ -124,11 +124,16 @@ def test_it_is_bounded_where_a_worker_is_busy(own_pool, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["hopper", "cuda:90:31", "cuda:73:32", "cuda", 90, "cuda:90:32:1", "", "cuda:90;rm:32"]
+    "target", ["hopper", "cuda:90:31", "cuda:73:32", "cuda", 90, "cuda:90:32:1", "cuda:90;rm:32"]
 )
 def test_a_bad_target_gets_a_sentence(blank_pool, target):
     with pytest.raises(BadTarget, match=r"^prime: .* is not allowed; allowed: cuda:75, "):
         blank_pool.prime(target)
+
+
+def test_a_target_has_to_be_named_where_the_sidecar_has_none(blank_pool):
+    with pytest.raises(BadTarget, match=r"^prime: name a target, such as cuda:90"):
+        blank_pool.prime()
 
 
 def test_before_it_is_warm_it_says_so(blank_pool):

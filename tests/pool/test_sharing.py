@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import time
 
 import psutil
 import pytest
 
 from pytest_compilepool.pool.manager import PoolManager, Request
+from pytest_compilepool.pool.needs import current_needs, differences
 from pytest_compilepool.workloads import jobs
 
 
@@ -148,3 +150,18 @@ def test_recycled_workers_know_nothing_of_what_the_last_ones_were_made_to_do(mon
         assert [one.result(30) for one in both] == [clean, clean]
     finally:
         manager.close_all()
+
+
+def test_what_differs_is_named(monkeypatch):
+    before = current_needs(2, "subprocess")
+    # torch's C++ compiles import setuptools, which leaves its own copies of packages there.
+    monkeypatch.setattr(sys, "path", [*sys.path, "/nonexistent/setuptools/_vendor"])
+    assert differences(before, current_needs(2, "subprocess")) == []
+    monkeypatch.setattr(sys, "path", ["/nonexistent/new", *sys.path])
+    monkeypatch.setenv("A_VARIABLE", "1")
+    assert differences(before, current_needs(3, "subprocess", "cuda:90")) == [
+        "2 processes, not 3",
+        "primed for nothing, not cuda:90",
+        "environment changed: A_VARIABLE",
+        "sys.path changed: +/nonexistent/new",
+    ]
