@@ -61,6 +61,10 @@ class Prestart:
             self._session.end_ahead()
         elif not (self._done or self._off):
             self._start(first)
+        elif self._done and not self._still_fits(first):
+            # What came to be collected since has changed sys.path, or the environment.
+            self._session.end_ahead()
+            self._start(first)
 
     def before(self, item: pytest.Item, following: pytest.Item | None) -> None:
         """A test is about to run. following: the one after it, which a worker of xdist knows, too."""
@@ -72,6 +76,14 @@ class Prestart:
                     self._start(following)
         else:
             self._coming.pop(id(item), None)
+
+    def _still_fits(self, item: pytest.Item) -> bool:
+        from pytest_compilepool.torch_compat import TorchUnavailable
+
+        with contextlib.suppress(TorchUnavailable, pytest.UsageError):
+            request = self._request(item)
+            return request is not None and self._session.manager.fits_ahead(request)
+        return False
 
     def _next(self) -> pytest.Item | None:
         return next(iter(self._coming.values()), None)

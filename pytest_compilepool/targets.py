@@ -116,7 +116,7 @@ def triton_target(value: object, origin: str) -> str:
             target = TARGETS[value]
             return f"{target.backend}:{target.arch}:{target.warp_size}"
         known = "|".join(map(str, _CUDA))
-        if re.fullmatch(rf"cuda:({known}):32|hip:gfx[0-9a-f]+:(32|64)", value):
+        if re.fullmatch(rf"cuda:({known}):32|hip:gfx[0-9]{{2,4}}[a-f]?:(32|64)", value):
             return value
     raise BadTarget(
         f"{origin}: {value!r} is not allowed; allowed: {', '.join(TARGETS)}, or backend:architecture:warp size, such as "

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,10 +116,13 @@ class Result:
         return cls(bench, dict(about), found, [str(one) for one in faults])
 
 
+_HUGE = 1e15  # no figure of a bench is as large
+
+
 def _check_about(about: Mapping[str, Any]) -> None:
     try:
         for name in ("cpus", "load", "idle_s", "kernels"):
-            _number(about.get(name, 1))
+            number(about.get(name, 1))
     except ValueError as error:
         raise BadResult(f"`about.{name}`: {error}") from None
     if not isinstance(about.get("versions", {}), Mapping):
@@ -129,8 +131,11 @@ def _check_about(about: Mapping[str, Any]) -> None:
 
 def _sample(told: Any) -> Sample:
     try:
-        side = Side(_whole(told["processes"]), bool(told.get("primed")), str(told.get("workload", "")))
-        figures = {str(name): _number(value) for name, value in told["figures"].items()}
+        primed = told.get("primed", False)
+        if not isinstance(primed, bool):
+            raise ValueError(f"primed {str(primed)[:40]!r}")
+        side = Side(_whole(told["processes"]), primed, str(told.get("workload", "")))
+        figures = {str(name): number(value) for name, value in told["figures"].items()}
         return Sample(_whole(told["round"]), side, figures, dict(told.get("detail", {})))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadResult(f"a sample of it cannot be read: {type(error).__name__}: {error}") from None
@@ -142,7 +147,8 @@ def _whole(value: Any) -> int:
     return value
 
 
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
+def number(value: Any) -> float:
+    """A figure as JSON has it. Raises ValueError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < _HUGE:
+        raise ValueError(f"{repr(value)[:40]} is no number")
     return value

@@ -15,7 +15,13 @@ from pytest_compilepool.bench.result import Result
 
 EXTRA = "pip install 'pytest-compilepool[plot]'"
 
-_SETTINGS = {"svg.hashsalt": "compilepool", "svg.fonttype": "none", "font.size": 9, "axes.axisbelow": True}
+_SETTINGS = {
+    "svg.hashsalt": "compilepool",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.axisbelow": True,
+    "text.parse_math": False,
+}
 _METADATA = {"Date": None, "Creator": "compilepool bench"}
 _COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
 

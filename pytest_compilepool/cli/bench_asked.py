@@ -16,6 +16,7 @@ from pytest_compilepool.bench.result import BadResult
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
 from pytest_compilepool.pool import policy
+from pytest_compilepool.words import last_line
 
 T = TypeVar("T")
 
@@ -40,8 +41,13 @@ def check_files(arguments: argparse.Namespace) -> None:
     """Whether the files can be written, and whether nothing is asked of a saved result. Raises Refused."""
     for option in ("json", "svg"):
         path = getattr(arguments, option)
-        if path is not None and not (os.path.isdir(os.path.dirname(path) or ".") and not os.path.isdir(path)):
+        if path is not None and not _writable(path):
             raise Refused(f"--{option}: {path!r} is not allowed; allowed: a file in a folder that is there")
+    places = [path for path in (arguments.json, arguments.svg, arguments.source) if path is not None]
+    if len({os.path.realpath(path) for path in places}) < len(places):
+        raise Refused(
+            f"{places[-1]!r} is given twice: what is read and what is written are files of their own"
+        )
     if arguments.svg is not None and not arguments.svg.lower().endswith(".svg"):
         raise Refused(f"--svg: {arguments.svg!r} is not allowed; allowed: a file whose name ends in .svg")
     if arguments.svg is not None and not svg.available():
@@ -62,15 +68,32 @@ def check_files(arguments: argparse.Namespace) -> None:
             )
 
 
+def _writable(path: str) -> bool:
+    """Whether a file can be written there, which is tried: it is there afterwards only if it was before."""
+    there = os.path.lexists(path)
+    if there and not os.path.isfile(path):
+        return path == os.devnull
+    try:
+        with open(path, "ab"):
+            pass
+        if not there:
+            os.unlink(path)
+    except OSError:
+        return False
+    return True
+
+
 def load(path: str) -> Any:
     """The JSON of a saved result. Raises Refused."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise Refused(f"--from: {path!r} is not allowed; allowed: a file that --json has written")
         if os.path.getsize(path) > _BIG:
             raise Refused(f"--from: {path!r} is larger than any result of a bench")
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(f"--from: {path!r} cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, OverflowError):
         raise Refused(f"--from: {path!r} is no JSON; allowed: what --json has written") from None
 
 
@@ -115,6 +138,10 @@ def finish(
                 draw(arguments.svg)
         except OSError as error:
             wrong.append(f"--svg: {arguments.svg}: {error.strerror or error}")
+        except (
+            Exception
+        ) as error:  # of matplotlib's: figures that no axis has room for, text that no font has
+            wrong.append(f"--svg: {arguments.svg}: it cannot be drawn: {last_line(error)}")
     # Last: whoever reads it may close the pipe before the end (`head`).
     print("\n".join(["", *lines]))
     for line in wrong:
@@ -157,4 +184,8 @@ def primed(text: str) -> list[bool]:
 
 def say(line: str) -> None:
     """How far it has got."""
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        # Whoever read has gone (`head`): what is measured is to be written all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -143,6 +144,7 @@ def survey(folder: Path) -> Survey:
             Find(account.owner.pid, account, path, processes, ending.folders_of(account.owner))
         )
     _add_strangers(found)
+    _add_folders(found)
     return found
 
 
@@ -165,10 +167,26 @@ def _add_strangers(found: Survey) -> None:
     found.finds += by_parent.values()
 
 
+def _add_folders(found: Survey) -> None:
+    """Folders whose process has gone and left no record: a command that was killed."""
+    known = {path for one in found.finds for path in one.folders}
+    by_parent = {one.parent: one for one in found.finds if one.account is None}
+    for pid, paths in ending.folders_without_owner().items():
+        left = [path for path in paths if path not in known]
+        if left and pid not in by_parent:
+            by_parent[pid] = Find(pid)
+            found.finds.append(by_parent[pid])
+        if left:
+            by_parent[pid].folders += left
+
+
 def end(find: Find) -> list[ProcessKey]:
     """End what one session has left, and forget it. Returns the keys of what is still there."""
     if find.account is None:
-        return reaper.reap([row.key for row in find.processes], 0.0)
+        left = reaper.reap([row.key for row in find.processes], 0.0)
+        for path in find.folders:
+            shutil.rmtree(path, ignore_errors=True)
+        return left
     _, left = ending.end_processes(find.account.owner)
     ending.remove_folders(find.account.owner)
     if not left and find.record is not None:
@@ -209,7 +227,8 @@ def as_text(found: Survey) -> list[str]:
 
 def _headline(one: Find) -> str:
     if one.account is None:
-        return f"pid {one.parent}, which has gone, had a compile pool and left no record:"
+        had = "had a compile pool and " if one.processes else ""
+        return f"pid {one.parent}, which has gone, {had}left no record:"
     owner = one.account.owner
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(owner.at)) if owner.at else "some day"
     where = f" {_printable(owner.worker)}" if owner.worker else ""

@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -170,12 +171,29 @@ def folders_of(owner: Owner) -> list[Path]:
         return []
     found = []
     for path in _glob(Path(owner.temporary), f"compilepool-{owner.pid}-*"):
-        with contextlib.suppress(OSError):
-            seen = path.lstat()
-            private = stat.S_ISDIR(seen.st_mode) and not seen.st_mode & 0o077
-            if private and seen.st_uid == os.geteuid() and seen.st_mtime >= owner.at - 1.0:
-                found.append(path)
+        seen = _private(path)
+        if seen is not None and seen.st_mtime >= owner.at - 1.0:
+            found.append(path)
     return found
+
+
+def folders_without_owner() -> dict[int, list[Path]]:
+    """Those of processes of this machine that have gone, by pid: of commands that were killed, which keep no record."""
+    found: dict[int, list[Path]] = {}
+    for path in _glob(Path(tempfile.gettempdir()), "compilepool-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdecimal() and proctree.lookup(int(pid)) is None and _private(path) is not None:
+            found.setdefault(int(pid), []).append(path)
+    return found
+
+
+def _private(path: Path) -> os.stat_result | None:
+    """What is known of a folder of this user's own with mode 0700; None for anything else."""
+    with contextlib.suppress(OSError):
+        seen = path.lstat()
+        if stat.S_ISDIR(seen.st_mode) and not seen.st_mode & 0o077 and seen.st_uid == os.geteuid():
+            return seen
+    return None
 
 
 def _glob(folder: Path, pattern: str) -> Iterable[Path]:

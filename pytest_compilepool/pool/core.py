@@ -14,7 +14,6 @@ from pytest_compilepool import proctree
 from pytest_compilepool.pool import closing, forks, state
 from pytest_compilepool.pool.errors import PoolClosed, PoolUnsupported, SidecarDied, describe_exit
 from pytest_compilepool.pool.joblog import JobLog, Timeline
-from pytest_compilepool.pool.needs import cache_folders
 from pytest_compilepool.pool.priming import Priming
 from pytest_compilepool.pool.watcher import DeathWatch
 from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolStatus, ProcessKey
@@ -58,7 +57,6 @@ class PoolCore:
         self._ended: SidecarDied | None = None
         self._told = threading.Event()
         self._writing = threading.Lock()
-        self._caches: dict[str, str | None] = {}
         self._timeline = Timeline()
         self._jobs = JobLog(self._timeline)
 
@@ -217,7 +215,6 @@ class PoolCore:
         # torch itself submits and wakes, too: whoever it is, "closed pool" is not all that there is to say.
         pools.explain_errors(pool, lambda error: self._explain(pool, error))
         self._jobs.attach(pool)
-        self._caches, self._jobs.environ = cache_folders(), {}
         make_timer_prompt(pool)
         pools.close_sidecar_ends(pool)
         pid = pools.sidecar_pid(pool)

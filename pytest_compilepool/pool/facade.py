@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,7 +14,6 @@ from pytest_compilepool import proctree
 from pytest_compilepool.pool import closing, state
 from pytest_compilepool.pool.core import PoolCore
 from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported, SidecarDied
-from pytest_compilepool.pool.needs import cache_folders
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.targets import BadTarget, triton_target
 from pytest_compilepool.torch_compat import pools, settings
@@ -108,7 +106,8 @@ class CompilePool(PoolCore):
 
         target: such as `cuda:90`, or as Triton takes it, `cuda:90:32`; that of the sidecar where it is an empty text;
         timeout: seconds, `ready_timeout` if None; more than one compile takes and the jobs that are on their way.
-        Raises BadTarget, PoolTimeout, and PoolUnsupported where no kernel can be compiled for that target here.
+        Raises BadTarget, PoolTimeout, SidecarDied, PoolNotReady where it is not ready or a worker dies, and PoolUnsupported
+        where no kernel can be compiled for that target here.
         """
         limit = self.ready_timeout if timeout is None else timeout
         if not (target or self._priming.target):
@@ -119,10 +118,10 @@ class CompilePool(PoolCore):
             deadline = time.monotonic() + limit
             if not self._answered:
                 self.wait_ready(limit)
+            elif pools.is_sidecar_pool(pool) and not state.find_workers(pool):
+                self.wakeup(limit)
             if self._priming.has(wanted, state.find_sidecar(pool), state.find_workers(pool)):
                 return note(f"for {wanted} already: {self._priming.said}".rstrip(": "))
-            if pools.is_sidecar_pool(pool) and not state.find_workers(pool):
-                self.wakeup(limit)
             slowest = self._have_them_pay(wanted, deadline, limit)
             note(f"{self.processes} workers for {wanted}, the slowest in {slowest:.2f} s")
 
@@ -130,8 +129,7 @@ class CompilePool(PoolCore):
         """Each worker compiles one kernel. limit: seconds that were given for it, until deadline. Returns the longest."""
         from pytest_compilepool.workloads import primed
 
-        # By its name whoever cleans up after this process finds it.
-        with tempfile.TemporaryDirectory(prefix=f"compilepool-{os.getpid()}-prime-") as folder:
+        with self._priming.folder() as folder:
             order = (target, folder, self.processes, limit)
             jobs = [self._jobs.submit_unseen(primed.pay, *order) for _ in range(self.processes)]
             for job in jobs:
@@ -139,6 +137,10 @@ class CompilePool(PoolCore):
                 self._await(job.done, deadline, PoolTimeout, message, job)
             # All have ended: the pool is at rest again, whatever came of it.
             error = next((failed for job in jobs if (failed := job.exception()) is not None), None)
+            if isinstance(error, SidecarDied):
+                raise error
+            if error is not None and "BrokenProcessPool" in str(error):
+                raise PoolNotReady(f"prime: a worker has ended: {last_line(error)}") from error
             if error is not None:
                 raise PoolUnsupported(f"prime: {target}: {last_line(error)}") from error
         took: list[tuple[int, float]] = [job.result() for job in jobs]
@@ -202,6 +204,7 @@ class CompilePool(PoolCore):
             )
             # A sidecar that is dying has no children any more: nobody to be seen is not yet quiesced.
             self._raise_if_dead(pool)
+            self._priming.tidy(None)
             note(f"{len(leaving)} workers gone; the call itself took {called * 1e3:.1f} ms")
 
     def wakeup(self, timeout: float | None = None) -> None:
@@ -309,8 +312,6 @@ class CompilePool(PoolCore):
             self._timeline.clear()
             self._jobs.clear()
         self._unused = False
-        now = cache_folders()
-        self._jobs.environ = {name: now[name] for name in now if now[name] != self._caches[name]}
         self._held = pools.take_out()
         pools.install(pool, self._ready)
         settings.set_config("worker_start_method", self.start_method)

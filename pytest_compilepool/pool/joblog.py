@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from pytest_compilepool.pool.needs import cache_folders
 from pytest_compilepool.pool.witness import Entry, Ledger, Witnessed
 from pytest_compilepool.records import Event, JobRecord, Jobs
 from pytest_compilepool.torch_compat.pools import kernel_of_job
@@ -63,6 +64,24 @@ class Timeline:
             self.note(what, "; ".join(details), time.monotonic() - began, began)
 
 
+class Caches:
+    """The cache folders of a pool that is made now, and what its workers have to be told of others.
+
+    torch tells them the same of its own jobs, with each.
+    """
+
+    def __init__(self) -> None:
+        self._inherited = cache_folders()
+        self._moved = False
+
+    def told(self) -> dict[str, str | None] | None:
+        """For a job that is sent now; nothing while they have always been what the workers have inherited."""
+        now = cache_folders()
+        # A worker that was told once has to be told when they are as they were, too.
+        self._moved = self._moved or now != self._inherited
+        return now if self._moved else None
+
+
 class JobLog:
     """Counts the jobs that go through a pool and says who did each, whoever submits them, torch itself included."""
 
@@ -77,8 +96,7 @@ class JobLog:
         self._news = Jobs()
         self._ledger: Ledger | None = None
         self._submit: Callable[..., Future[Any]] | None = None
-        self.environ: dict[str, str | None] = {}
-        """Variables that each job gives its worker, which was forked from a sidecar that has others."""
+        self._caches = Caches()
 
     def take_news(self) -> Jobs:
         """What came since the last call, whether or not `clear()` came in between."""
@@ -125,6 +143,7 @@ class JobLog:
     def attach(self, pool: Any) -> None:
         """Put the counter before `pool.submit`, on this one object; the class stays as it is."""
         submit = self._submit = pool.submit
+        self._caches = Caches()
         with self._lock:
             if self._ledger is None or not self._ledger.fds:
                 self._ledger = Ledger()
@@ -136,7 +155,9 @@ class JobLog:
                 return submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
             number = self._begin(name, *kernel_of_job(args))
             try:
-                future: Future[Any] = submit(Witnessed(fn, path, number, self.environ), *args, **kwargs)
+                future: Future[Any] = submit(
+                    Witnessed(fn, path, number, self._caches.told()), *args, **kwargs
+                )
             except BaseException as error:
                 self._end(number, "failed", error)
                 raise

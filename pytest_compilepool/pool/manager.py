@@ -131,6 +131,10 @@ class PoolManager:
         self.discard(pool, _HURRIED)
         return None
 
+    def fits_ahead(self, request: Request) -> bool:
+        """Whether what was started ahead, if anything was, is what is asked for now."""
+        return all(needs == request.needs for needs, _ in self._ahead)
+
     def end_ahead(self) -> None:
         """End what was started ahead: nobody will need it."""
         while self._ahead:

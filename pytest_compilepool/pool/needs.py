@@ -71,7 +71,7 @@ def current_needs(processes: int, start_method: str, prime: str = "") -> Needs:
 
 
 def cache_folders() -> dict[str, str | None]:
-    """The variables that move a cache, as they are now; no need, for a lease tells the workers (`CompilePool.lease`)."""
+    """The variables that move a cache, as they are now; no need, for each job tells its worker (`JobLog`)."""
     return {name: os.environ.get(name) for name in _CACHES}
 
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from pytest_compilepool.records import ProcessKey
@@ -22,6 +24,8 @@ class Priming:
     def __init__(self, target: str) -> None:
         self.target = triton_target(target, "prime") if target else ""
         self._paid: dict[str, set[ProcessKey]] = {}
+        self._folders: set[str] = set()
+        self._in_use = ""
         self.said = ""
         """What a worker has told of its sidecar, in a sentence; empty while nobody was asked."""
 
@@ -50,8 +54,23 @@ class Priming:
         """These have compiled a kernel for that target; a sidecar's workers inherit it."""
         self._paid.setdefault(target, set()).update(keys)
 
+    @contextlib.contextmanager
+    def folder(self) -> Iterator[str]:
+        """One for workers to compile in. What they still write there after the block is removed by `tidy()`."""
+        # By its name whoever cleans up after this process finds it.
+        folder = self._in_use = tempfile.mkdtemp(prefix=f"compilepool-{os.getpid()}-prime-")
+        self._folders.add(folder)
+        try:
+            yield folder
+        finally:
+            self._in_use = ""
+            shutil.rmtree(folder, ignore_errors=True)
+
     def tidy(self, sidecar: int | None) -> None:
-        """Remove what a sidecar of that pid has left that died while it compiled."""
+        """Remove what workers that are gone have left, and a sidecar of that pid that died while it compiled."""
+        for folder in [one for one in self._folders if one != self._in_use]:
+            shutil.rmtree(folder, ignore_errors=True)
+            self._folders.discard(folder)
         if not self.target or sidecar is None:
             return
         from pytest_compilepool.workloads import primed

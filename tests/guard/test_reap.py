@@ -62,6 +62,27 @@ def test_what_is_left_is_listed_and_ended_with_yes(told, state, play, tmp_path):
     assert told() == ("nothing is left of earlier sessions\n", 0)
 
 
+def test_folders_of_a_command_that_was_killed(told, state, tmp_path):
+    """It keeps no record; its folders carry its pid."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(30)
+    mine, public = (tmp_path / "tmp" / f"compilepool-{gone.pid}-{name}" for name in ("bench-a", "bench-b"))
+    living = tmp_path / "tmp" / f"compilepool-{os.getpid()}-bench-c"
+    for folder, mode in ((mine, 0o700), (public, 0o755), (living, 0o700)):
+        folder.mkdir()
+        folder.chmod(mode)
+    said, status = told()
+    assert status == reap.LEFT
+    assert f"pid {gone.pid}, which has gone, left no record:\n  folder  {mine}\n" in said
+    assert str(public) not in said
+    assert str(living) not in said
+    said, status = told("--yes")
+    assert (said.splitlines()[-1], status) == ("ended 0 processes, removed 1 folder and 0 records", 0)
+    assert not mine.exists()
+    assert public.exists()
+    assert living.exists()
+
+
 def test_a_session_that_runs_is_left_alone(told, state, play):
     session = play("tagged", "worker")
     assert told("--yes") == ("1 session is running, and left alone\n", 0)

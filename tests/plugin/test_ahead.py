@@ -186,6 +186,25 @@ def test_pool(compile_pool):
     )
 
 
+def test_what_is_collected_later_may_change_what_it_needs(inner, pytester):
+    """Two folders without an `__init__.py`: pytest puts each into sys.path when it comes to it."""
+    for number in (1, 2):
+        folder = pytester.mkdir(f"folder{number}")
+        (folder / f"test_in_{number}.py").write_text("def test_pool(compile_pool): pass\n")
+    result = inner(
+        IMPORTS + "def test_aaa():\n    assert len(sidecars()) == 1\n",
+        "test_inner.py",
+        "folder1",
+        "folder2",
+        conftest="import torch\n",
+    )
+    result.assert_outcomes(passed=3)
+    result.stdout.fnmatch_lines(
+        ["*pools started: 2 by fixtures (of which 1 ahead of their test), 0 by torch*"]
+    )
+    result.stdout.no_fnmatch_line("*was not used*")
+
+
 def test_a_worker_of_xdist_starts_it_for_the_test_that_comes_next(inner):
     pytest.importorskip("xdist")
     result = inner(

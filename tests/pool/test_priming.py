@@ -110,6 +110,62 @@ def test_a_sidecar_that_dies_while_it_primes_leaves_no_folder():
     assert glob.glob(pattern) == []
 
 
+@pytest.mark.usefixtures("needs_quiesce")
+def test_workers_that_were_let_go_are_forked_for_it(own_pool):
+    own_pool.quiesce()
+    own_pool.prime("cuda:90", timeout=WITHIN)
+    assert own_pool.state is PoolState.PRIMED
+
+
+def folders() -> list[str]:
+    return glob.glob(os.path.join(tempfile.gettempdir(), f"compilepool-{os.getpid()}-prime-*"))
+
+
+def test_what_workers_still_write_when_the_time_is_over_is_removed(own_pool):
+    with pytest.raises(PoolTimeout):
+        own_pool.prime("cuda:90", timeout=0.1)
+    # They are at it yet, each in a folder that it makes again if it must.
+    assert own_pool.submit(jobs.add, 1, 2).result(WITHIN) == 3
+    own_pool.shutdown()
+    assert folders() == []
+
+
+def test_ctrl_c_gets_through_while_workers_compile(own_pool, monkeypatch):
+    await_, calls = own_pool._await, []
+
+    def interrupted(done, deadline, error, message, future=None):
+        if message.startswith("prime: "):
+            calls.append(message)
+            until = time.monotonic() + WITHIN
+            while not any(glob.glob(f"{folder}/cache-*") for folder in folders()):
+                assert time.monotonic() < until
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+        return await_(done, deadline, error, message, future)
+
+    monkeypatch.setattr(own_pool, "_await", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        own_pool.prime("cuda:90")
+    assert calls
+    own_pool.shutdown()
+    assert folders() == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_sidecar_that_is_killed_meanwhile_is_told_of(own_pool, monkeypatch):
+    sidecar, submit = own_pool.sidecar, own_pool._jobs.submit_unseen
+
+    def killing(*arguments):
+        future = submit(*arguments)
+        os.kill(sidecar.pid, signal.SIGKILL)
+        return future
+
+    monkeypatch.setattr(own_pool._jobs, "submit_unseen", killing)
+    monkeypatch.setattr(own_pool, "_wanted", 1)  # one job is enough
+    with pytest.raises(SidecarDied):
+        own_pool.prime("cuda:90")
+
+
 def test_it_is_bounded_where_a_worker_is_busy(own_pool, tmp_path):
     started, go = tmp_path / "started", tmp_path / "go"
     busy = own_pool.submit(jobs.touch_and_wait_for, str(started), str(go), WITHIN)

@@ -138,8 +138,13 @@ def _with_processes(read):
     ("change", "says"),
     [
         ({"bench": "pool"}, "it is no result of `compilepool bench vllm`"),
-        ({"samples": [{"pair": 0}]}, "a start in it cannot be read: KeyError: 'graph_compile'"),
-        ({"samples": [7]}, "a start in it cannot be read: TypeError"),
+        ({"samples": [{"pair": 0}]}, "a start in it cannot be read: KeyError: 'phase'"),
+        ({"samples": [7]}, "a start in it cannot be read: AttributeError"),
+        ({"processes": [8]}, "it compares no two numbers of processes"),
+        ({"processes": [1, 1, 8]}, "it compares no two numbers of processes"),
+        ({"samples": [{"phase": "hot"}]}, "a start in it cannot be read: ValueError"),
+        ({"samples": [{"phases": {"x": "y"}}]}, "a start in it cannot be read: ValueError: 'y' is no number"),
+        ({"samples": [{"phase": "cold", "init": 10**400}]}, "a start in it cannot be read: ValueError: 1000"),
         ({"processes": [1, 2]}, "its starts have other numbers of processes than it says"),
     ],
 )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool.bench import rounds
-from pytest_compilepool.bench.result import BadResult
+from pytest_compilepool.bench.result import BadResult, number
 from pytest_compilepool.vllm.engines.order import Engine, Order, Run
 from pytest_compilepool.vllm.engines.start import run
 
@@ -44,7 +44,7 @@ class Sample:
         # A warm start compiles no graph, and vLLM says nothing of it.
         found = {name: engine.logged.get(name, 0.0) for name in FIGURES}
         found["init"] = engine.seconds["init"]
-        for event in ("warm", "ready", "quiesce", "shutdown"):
+        for event in _OF_A_POOL:
             took = [
                 one["took"] for one in self.run.events if one["what"] == event and one["took"] is not None
             ]
@@ -216,6 +216,10 @@ def as_json(measured: Measured, processes: Sequence[int], about: Mapping[str, An
 _KEPT = ("blocks", "captures", "counters", "phases")
 
 
+_OF_A_POOL = ("warm", "ready", "quiesce", "shutdown")
+"""Events whose lengths are figures of a start, 0 where there was no pool."""
+
+
 def from_json(told: Any) -> tuple[Measured, dict[str, Any]]:
     """The reverse: the starts, and what was measured and where. Raises BadResult."""
     if not isinstance(told, Mapping) or told.get("bench", "vllm") != "vllm" or "samples" not in told:
@@ -225,26 +229,36 @@ def from_json(told: Any) -> tuple[Measured, dict[str, Any]]:
     }
     try:
         measured = Measured(
-            [_sample(one) for one in told["samples"]], [str(one) for one in told.get("faults", ())]
+            [_sample(one) for one in told["samples"]], [str(one) for one in list(told.get("faults", []))]
         )
         seen = dict.fromkeys(one.processes for one in measured.samples)
-        processes = [int(number) for number in told.get("processes", seen)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        processes = [round(number(one)) for one in told.get("processes", seen)]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadResult(f"a start in it cannot be read: {type(error).__name__}: {error}") from None
-    if not processes or not {one.processes for one in measured.samples} <= {*processes}:
+    if len(processes) < 2 or len({*processes}) < len(processes):
+        raise BadResult("it compares no two numbers of processes")
+    if not {one.processes for one in measured.samples} <= {*processes}:
         raise BadResult("its starts have other numbers of processes than it says")
     return measured, {**about, "processes": processes}
 
 
 def _sample(told: Mapping[str, Any]) -> Sample:
-    engine = Engine(**{name: told[name] for name in _KEPT if name in told})
+    phases = {str(name): number(value) for name, value in dict(told.get("phases", {})).items()}
+    engine = Engine(**{name: told[name] for name in _KEPT if name in told} | {"phases": phases})
     aside = (*_KEPT, "pair", "processes", "phase")
-    figures = {str(name): float(value) for name, value in told.items() if name not in aside}
+    figures = dict.fromkeys(_OF_A_POOL, 0.0)
+    figures |= {str(name): number(value) for name, value in told.items() if name not in aside}
+    if told["phase"] not in ("cold", "warm"):
+        raise ValueError(f"phase {told['phase']!r}")
     missing = [
         name for name in (*FIGURES, "init", "triton", "wait", "kernels", "share") if name not in figures
     ]
     if missing:
         raise KeyError(missing[0])
     return Sample(
-        int(told["pair"]), int(told["processes"]), str(told["phase"]), Run(engines=[engine]), figures
+        round(number(told["pair"])),
+        round(number(told["processes"])),
+        str(told["phase"]),
+        Run(engines=[engine]),
+        figures,
     )
