@@ -58,7 +58,7 @@ class PoolCore:
         self._told = threading.Event()
         self._writing = threading.Lock()
         self._timeline = Timeline()
-        self._jobs = JobLog(self._timeline)
+        self._jobs = JobLog(self._timeline, tells_caches=True)
 
     # -- what it is --------------------------------------------------------------------------------
 

@@ -87,8 +87,10 @@ class JobLog:
 
     PROBE = "_get_ready"  # torch's own question whether the pool is ready; not a job of anybody's
 
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, *, tells_caches: bool = False) -> None:
+        """tells_caches: each job is told the cache folders of when it was sent; else nothing about it is changed."""
         self._timeline = timeline
+        self._tells_caches = tells_caches
         self._lock = threading.Lock()
         self._first = 1
         self._records: dict[int, JobRecord] = {}
@@ -154,10 +156,9 @@ class JobLog:
             if name == self.PROBE:
                 return submit(fn, *args, **kwargs)  # type: ignore[no-any-return]
             number = self._begin(name, *kernel_of_job(args))
+            told = self._caches.told() if self._tells_caches else None
             try:
-                future: Future[Any] = submit(
-                    Witnessed(fn, path, number, self._caches.told()), *args, **kwargs
-                )
+                future: Future[Any] = submit(Witnessed(fn, path, number, told), *args, **kwargs)
             except BaseException as error:
                 self._end(number, "failed", error)
                 raise
