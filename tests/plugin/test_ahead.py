@@ -294,7 +294,7 @@ from pytest_compilepool.pool import policy
 real = policy.memory_budget
 
 def budget():
-    found, cost = real(), policy.CPU_COST
+    found, cost = real(), policy.GPU_COST if policy.gpu_count().count else policy.CPU_COST
     return dataclasses.replace(found, available={available}) if sidecars() else found
 
 policy.memory_budget = budget
