@@ -40,9 +40,15 @@ import os
 import pytest
 import torch._inductor.async_compile
 
+seen = set()
+
 @pytest.mark.parametrize("number", range({tests}))
 def test_pool(compile_pool, number):
-    assert compile_pool.submit(os.getpid).result(60) in {{worker.pid for worker in compile_pool.workers}}
+    workers = set(compile_pool.workers)
+    assert compile_pool.submit(os.getpid).result(60) in {{worker.pid for worker in workers}}
+    # By pid and start time: none of them has served a test before.
+    assert workers.isdisjoint(seen)
+    seen.update(workers)
 """
 
 BY_HAND = """

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -152,3 +154,18 @@ def test_more_processes_than_memory_has_room_for(capsys, monkeypatch, what):
     monkeypatch.setattr(policy, "gpu_count", lambda *_, **__: Gpus(0, "a test"))
     said = refused(capsys, what, "--processes", "2,4")
     assert "--processes: '4' is not allowed here: room for 3 workers in " in said
+
+
+def test_who_reads_may_go_while_it_measures():
+    """As `| head -1` does: what is measured is to be written all the same."""
+    code = (
+        "import sys; from pytest_compilepool.cli.bench_asked import say; sys.stdin.read(); say('a'); say('b'); "
+        "print('written', file=sys.stderr)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        child.stdout.close()
+        child.stdin.close()
+        assert child.stderr.read() == b"written\n"
+    assert child.returncode == 0

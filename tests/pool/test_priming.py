@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -53,6 +55,9 @@ def test_a_sidecar_that_is_primed_makes_workers_that_are():
         assert "already" in events(pool)["primed"]
         pool.quiesce()
         assert pool.state is PoolState.QUIESCED
+        # Its sidecar has done it; but there is nobody yet who has it.
+        pool.prime()
+        assert pool.state is PoolState.PRIMED
         pool.park()
         pool.lease()
         assert pool.state is PoolState.PRIMED
@@ -143,9 +148,16 @@ def test_ctrl_c_gets_through_while_workers_compile(own_pool, monkeypatch):
             raise KeyboardInterrupt
         return await_(done, deadline, error, message, future)
 
+    def written_meanwhile(folder, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "Directory not empty", folder)
+
     monkeypatch.setattr(own_pool, "_await", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        own_pool.prime("cuda:90")
+    # What a worker that writes at that very moment would have it say, which is not to be hit at will.
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", written_meanwhile)
+        with pytest.raises(KeyboardInterrupt):
+            own_pool.prime("cuda:90")
     assert calls
     own_pool.shutdown()
     assert folders() == []
