@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -137,6 +138,9 @@ class TestProcesses:
 
     def test_what_has_not_changed_is_the_same_object(self) -> None:
         with children(2) as pids:
+            for pid in pids:  # Popen returns while they still load, running and waiting in turn
+                os.kill(pid, signal.SIGSTOP)
+                os.waitid(os.P_PID, pid, os.WSTOPPED)
             one, other = proctree.table(), proctree.table()
             assert all(one[pid] is other[pid] for pid in pids)
             assert one is not other
