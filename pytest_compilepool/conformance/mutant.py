@@ -25,8 +25,8 @@ class Mutant:
 
     @property
     def group(self) -> str:
-        """What stands before the dot: its module."""
-        return self.id.partition(".")[0]
+        """The first name of its module: `a` for those of `a.py` and of `a_more.py`."""
+        return self.id.partition(".")[0].partition("_")[0]
 
 
 def mutant(what: str, *, kills: tuple[str, ...] | str, requirements: str) -> Callable[[Apply], Apply]:

@@ -21,11 +21,7 @@ STAND_IN = """
 """
 
 
-@pytest.mark.usefixtures("pool_here")
-def test_the_fixture_with_pools_of_fixtures_and_of_torch(inner):
-    result = inner(
-        STAND_IN
-        + """
+POOLS = """
     def test_early(compile_pool, capture_guard):
         capture_guard.watch(Graph)
         capture()
@@ -86,7 +82,13 @@ def test_the_fixture_with_pools_of_fixtures_and_of_torch(inner):
         for graph in (Graph, torch.cuda.CUDAGraph):
             assert not hasattr(graph.capture_begin, "__wrapped__")
             assert not hasattr(graph.capture_end, "__wrapped__")
-    """,
+    """
+
+
+@pytest.mark.usefixtures("pool_here")
+def test_the_fixture_with_pools_of_fixtures_and_of_torch(inner):
+    result = inner(
+        STAND_IN + POOLS,
         # torch leaves two pipe ends of a pool that it has shut down itself (2.8 to 2.13): that is its own affair.
         "--compilepool-leaks=off",
         "--compilepool-processes=2",

@@ -70,10 +70,7 @@ MODEL = """
 """
 
 
-def test_graphs_by_context_and_by_hand(inner):
-    result = inner(
-        MODEL
-        + """
+BY_CONTEXT_AND_BY_HAND = """
     def test_quiesced(quiesced_compile_pool, capture_guard):
         captured = Captured()
         assert captured.replays_right()
@@ -177,7 +174,12 @@ def test_graphs_by_context_and_by_hand(inner):
     def test_nothing_stays():
         for name in ("capture_begin", "capture_end"):
             assert not hasattr(getattr(torch.cuda.CUDAGraph, name), "__wrapped__")
-    """,
+    """
+
+
+def test_graphs_by_context_and_by_hand(inner):
+    result = inner(
+        MODEL + BY_CONTEXT_AND_BY_HAND,
         "--compilepool-processes=2",
         timeout=170,
     )

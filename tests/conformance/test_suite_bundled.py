@@ -86,7 +86,7 @@ def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
     assert [path.name for path in tmp_path.iterdir()] == ["cell.json"]
 
 
-GROUPS = sorted({one.id.partition(".")[0] for one in MUTANTS})
+GROUPS = sorted({one.group for one in MUTANTS})
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ GROUPS = sorted({one.id.partition(".")[0] for one in MUTANTS})
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_mutants_are_noticed(group, request):
     """Several at the same time, which is what `compilepool mutants -n 5 --group GROUP` does: mostly they wait."""
-    chosen = [one for one in MUTANTS if one.id.startswith(f"{group}.")]
+    chosen = [one for one in MUTANTS if one.group == group]
     if any(one.requirements == subjects.DEFAULT for one in chosen):
         request.getfixturevalue("pool_here")
     # Those of kernels do not wait: they compile.

@@ -16,45 +16,48 @@ from pytest_compilepool.records import Jobs
 pytestmark = pytest.mark.usefixtures("pool_here")
 
 
+JOBS_AND_WORKERS = """
+import pytest
+from pytest_compilepool.counters import at_least, between
+from pytest_compilepool.workloads import jobs
+
+def test_counted(compile_counters, compile_pool):
+    with compile_counters.expect(
+        {"pool.jobs_submitted": 2, "pool.jobs_done": 1, "pool.jobs_failed": 1, "pool.workers_used": between(1, 2)},
+        exact=True,
+    ):
+        assert compile_pool.submit(jobs.add, 1, 1).result(30) == 2
+        with pytest.raises(Exception):
+            compile_pool.submit(jobs.fail, "no").result(30)
+    workers = compile_counters.jobs_by_worker()
+    assert sum(map(len, workers.values())) == 2
+    assert set(workers) <= {key.pid for key in compile_pool.workers}
+    # A worker that did a job before has done one in this block, too.
+    for _ in range(5):
+        with compile_counters.expect({"pool.workers_used": 1, "pool.jobs_done": 1}):
+            compile_pool.submit(jobs.add, 1, 1).result(30)
+    assert compile_counters.moved()["pool.workers_used"] == len(compile_counters.jobs_by_worker())
+
+def test_by_torch_itself(compile_counters, compile_pool):
+    for _ in range(50):  # torch's own future wakes who waits before it tells who counts
+        with compile_counters.expect({"pool.jobs_done": 1}):
+            compile_pool.torch_pool.submit(jobs.add, 1, 1).result(30)
+
+def test_of_a_factory(compile_counters, compile_pool_factory):
+    with compile_counters.expect({"pool.jobs_done": 1}):
+        with compile_pool_factory(processes=2) as pool:
+            pool.submit(jobs.add, 1, 1).result(30)
+
+def test_shows_who_did_what(compile_counters, compile_pool):
+    compile_pool.submit(jobs.add, 1, 1).result(30)
+    assert sum(map(len, compile_counters.jobs_by_worker().values())) == 1
+    assert compile_counters.moved()["pool.jobs_done"] == at_least(2)
+"""
+
+
 def test_jobs_and_workers_of_a_real_pool(inner):
     result = inner(
-        """
-        import pytest
-        from pytest_compilepool.counters import at_least, between
-        from pytest_compilepool.workloads import jobs
-
-        def test_counted(compile_counters, compile_pool):
-            with compile_counters.expect(
-                {"pool.jobs_submitted": 2, "pool.jobs_done": 1, "pool.jobs_failed": 1, "pool.workers_used": between(1, 2)},
-                exact=True,
-            ):
-                assert compile_pool.submit(jobs.add, 1, 1).result(30) == 2
-                with pytest.raises(Exception):
-                    compile_pool.submit(jobs.fail, "no").result(30)
-            workers = compile_counters.jobs_by_worker()
-            assert sum(map(len, workers.values())) == 2
-            assert set(workers) <= {key.pid for key in compile_pool.workers}
-            # A worker that did a job before has done one in this block, too.
-            for _ in range(5):
-                with compile_counters.expect({"pool.workers_used": 1, "pool.jobs_done": 1}):
-                    compile_pool.submit(jobs.add, 1, 1).result(30)
-            assert compile_counters.moved()["pool.workers_used"] == len(compile_counters.jobs_by_worker())
-
-        def test_by_torch_itself(compile_counters, compile_pool):
-            for _ in range(50):  # torch's own future wakes who waits before it tells who counts
-                with compile_counters.expect({"pool.jobs_done": 1}):
-                    compile_pool.torch_pool.submit(jobs.add, 1, 1).result(30)
-
-        def test_of_a_factory(compile_counters, compile_pool_factory):
-            with compile_counters.expect({"pool.jobs_done": 1}):
-                with compile_pool_factory(processes=2) as pool:
-                    pool.submit(jobs.add, 1, 1).result(30)
-
-        def test_shows_who_did_what(compile_counters, compile_pool):
-            compile_pool.submit(jobs.add, 1, 1).result(30)
-            assert sum(map(len, compile_counters.jobs_by_worker().values())) == 1
-            assert compile_counters.moved()["pool.jobs_done"] == at_least(2)
-        """,
+        JOBS_AND_WORKERS,
         "-p",
         "no:randomly",
     )

@@ -33,10 +33,7 @@ def forget():
 """
 
 
-def test_miss_save_and_hit_of_real_compiles(inner):
-    result = inner(
-        PROGRAM
-        + """
+MISS_SAVE_HIT = """
 def test_cold_and_warm(compile_counters):
     import sys
     assert "torch" not in sys.modules  # then all of them are 0, and known
@@ -84,7 +81,12 @@ def test_clearing_is_seen(compile_counters):
     with compile_counters.expect({"inductor.fxgraph_cache_miss": 0}):
         call(program())
         counters.clear()
-""",
+"""
+
+
+def test_miss_save_and_hit_of_real_compiles(inner):
+    result = inner(
+        PROGRAM + MISS_SAVE_HIT,
         "-p",
         "no:randomly",
         "--show-capture=no",

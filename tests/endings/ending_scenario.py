@@ -220,28 +220,7 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
     kills = 0
     (folder / "test_ending.py").write_text(TESTS)
     (folder / "tmp").mkdir()
-    leading = (
-        "PYTEST_",
-        "TORCHINDUCTOR_",
-        "TRITON_",
-        "VLLM_",
-        "COMPILEPOOL_",
-        "PYTHONDEVMODE",
-        "PYTHONFAULT",
-    )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(leading)}
-    environment |= {
-        VARIABLE: token,
-        "ENDING": ending.name,
-        "POOL": pool,
-        "FOLDER": str(folder),
-        "TMPDIR": str(folder / "tmp"),
-        "COMPILEPOOL_STATE": str(folder / "state"),
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    alone = ("-k", "ends_it") if not xdist else ("-p", "xdist", "-n", "2")
-    options = (*ending.options, *alone, "-p", "no:cacheprovider", "-p", "compilepool", "-q", "--color=no")
+    environment = _environment(ending, pool, folder) | {VARIABLE: token}
     shared = _shared_memory()
     limit = MemoryLimit(256) if ending.cgroup else contextlib.nullcontext()
     with limit, open(folder / "output", "wb") as output:
@@ -249,7 +228,7 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
             environment["CGROUP"] = str(limit.path)
         began = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, "--compilepool-processes=2", "test_ending.py"],
+            _command(ending, xdist),
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -261,19 +240,13 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
             there = _await_file(folder / "there", process, began + START_WITHIN)
             if ending.act is not None and there:
                 ending.act(process)
-            acted = time.monotonic()
-            try:
-                status: int | None = process.wait(ending.within)
-            except subprocess.TimeoutExpired:
-                status = None
-            took = time.monotonic() - acted
+            status, took = _await_end(process, ending.within)
             left, clean = _await_clean(token)
             still_shared = _await_shared(shared)
         finally:
             _end(process, token)
             if ending.cgroup:
                 kills = limit.kills
-    state = folder / "state"
     return Outcome(
         there,
         status,
@@ -282,10 +255,48 @@ def play(ending: Ending, xdist: bool, pool: str, folder: Path) -> Outcome:
         left,
         still_shared,
         sorted(path.name for path in (folder / "tmp").iterdir() if not _is_kept(path.name)),
-        [sessionrecord.read_account(path) for path in sessionrecord.records(state)],
+        [sessionrecord.read_account(path) for path in sessionrecord.records(folder / "state")],
         (folder / "output").read_text(errors="replace"),
         kills,
     )
+
+
+def _environment(ending: Ending, pool: str, folder: Path) -> dict[str, str]:
+    """Of the session: ours, but for what would lead it, and what its tests are to do."""
+    leading = (
+        "PYTEST_",
+        "TORCHINDUCTOR_",
+        "TRITON_",
+        "VLLM_",
+        "COMPILEPOOL_",
+        "PYTHONDEVMODE",
+        "PYTHONFAULT",
+    )
+    return {name: value for name, value in os.environ.items() if not name.startswith(leading)} | {
+        "ENDING": ending.name,
+        "POOL": pool,
+        "FOLDER": str(folder),
+        "TMPDIR": str(folder / "tmp"),
+        "COMPILEPOOL_STATE": str(folder / "state"),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def _command(ending: Ending, xdist: bool) -> list[str]:
+    alone = ("-k", "ends_it") if not xdist else ("-p", "xdist", "-n", "2")
+    options = (*ending.options, *alone, "-p", "no:cacheprovider", "-p", "compilepool", "-q", "--color=no")
+    return [sys.executable, "-m", "pytest", *options, "--compilepool-processes=2", "test_ending.py"]
+
+
+def _await_end(process: subprocess.Popen[bytes], within: float) -> tuple[int | None, float]:
+    """The exit status, None where it has none so many seconds later; and how long that took."""
+    acted = time.monotonic()
+    try:
+        status: int | None = process.wait(within)
+    except subprocess.TimeoutExpired:
+        status = None
+    return status, time.monotonic() - acted
 
 
 def _await_file(path: Path, process: subprocess.Popen[bytes], deadline: float) -> bool:

@@ -18,6 +18,7 @@ import pytest
 
 from pytest_compilepool.leaks import census
 from pytest_compilepool.leaks.base import LeakChecker
+from pytest_compilepool.leaks.processes import adopt_orphans, is_adopting, stop_adopting
 from pytest_compilepool.records import Leak
 
 GRACE = 5.0  # seconds: a bound for what is expected to happen, not a pause
@@ -86,6 +87,29 @@ def fork() -> Callable[[Callable[[], object]], int]:
         return pid
 
     return do
+
+
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    previous = adopt_orphans()
+    yield
+    stop_adopting(previous)
+
+
+@pytest.fixture(params=[True, False], ids=["adopting", "not adopting"])
+def adoption(request: pytest.FixtureRequest) -> Iterator[bool]:
+    previous = is_adopting()
+    stop_adopting(request.param)
+    yield request.param
+    stop_adopting(previous)
+
+
+@pytest.fixture
+def not_adopting() -> Iterator[None]:
+    previous = is_adopting()
+    stop_adopting(False)
+    yield
+    stop_adopting(previous)
 
 
 @pytest.fixture(scope="session")

@@ -367,43 +367,9 @@ def test_no_listing_means_that_nothing_can_be_told(tmp_path: Path) -> None:
     assert FdChecker(Owned(), folder=str(tmp_path / "nowhere")).measure() is None
 
 
-@pytest.mark.parametrize(
-    ("target", "stable"),
-    [
-        ("pipe:[123]", "pipe"),
-        ("socket:[123]", "socket"),
-        ("anon_inode:[eventpoll]", "eventpoll"),
-        ("anon_inode:inotify", "inotify"),
-        ("/tmp/a b (deleted)", "/tmp/a b"),
-        ("/dev/null", "/dev/null"),
-    ],
-)
-def test_stable_target(target: str, stable: str) -> None:
-    assert stable_target(target) == stable
-
-
 def _is_open(fd: int) -> bool:
     try:
         os.fstat(fd)
     except OSError:
         return False
     return True
-
-
-@pytest.mark.parametrize(
-    ("target", "pattern"),
-    [
-        ("/tmp/tmp7eypywih/log [x].txt", "/tmp/tmp*/log [[]x].txt"),
-        (
-            "/tmp/pytest-of-me/pytest-12/popen-gw0/test_a0/log",
-            "/tmp/pytest-of-me/pytest-*/popen-gw*/test_a0/log",
-        ),
-        ("/var/log/[x].txt", "/var/log/[x].txt"),
-        ("pipe:[123]", "pipe"),
-    ],
-)
-def test_a_key_fits_the_next_run_too(target: str, pattern: str) -> None:
-    from fnmatch import fnmatchcase
-
-    assert stable_target(target) == pattern
-    assert pattern in (target, "pipe") or fnmatchcase(target, pattern)

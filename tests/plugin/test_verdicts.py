@@ -245,6 +245,35 @@ def test_a_pool_that_torch_makes_by_itself_is_reported_and_ended(inner):
     )
 
 
+COUNTED = """
+import json, os, threading, psutil, pytest
+import torch._inductor.async_compile
+
+def count():
+    return {
+        "processes": len(psutil.Process().children(recursive=True)),
+        "threads": sorted(t.name for t in threading.enumerate()),
+        "os_threads": psutil.Process().num_threads(),
+        "fds": sorted(os.readlink(f"/proc/self/fd/{fd}").partition(":")[0]
+                      for fd in os.listdir("/proc/self/fd")
+                      if os.path.lexists(f"/proc/self/fd/{fd}")),
+        "environ": sorted(os.environ.items()),
+    }
+
+# The sidecar may start as soon as there is a test that wants it.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session):
+    session.config.before_first = count()
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session):
+    yield
+    counts = [session.config.before_first, count()]
+    with open("counts.json", "w") as file:
+        json.dump(counts, file)
+"""
+
+
 def test_two_hundred_tests_leave_nothing(inner):
     """It must show, point 3: processes, threads and fds before the first test and after the last."""
     result = inner(
@@ -258,33 +287,7 @@ def test_two_hundred_tests_leave_nothing(inner):
         """,
         "-q",
         "--compilepool-leaks=fail",
-        conftest="""
-            import json, os, threading, psutil, pytest
-            import torch._inductor.async_compile
-
-            def count():
-                return {
-                    "processes": len(psutil.Process().children(recursive=True)),
-                    "threads": sorted(t.name for t in threading.enumerate()),
-                    "os_threads": psutil.Process().num_threads(),
-                    "fds": sorted(os.readlink(f"/proc/self/fd/{fd}").partition(":")[0]
-                                  for fd in os.listdir("/proc/self/fd")
-                                  if os.path.lexists(f"/proc/self/fd/{fd}")),
-                    "environ": sorted(os.environ.items()),
-                }
-
-            # The sidecar may start as soon as there is a test that wants it.
-            @pytest.hookimpl(tryfirst=True)
-            def pytest_collection(session):
-                session.config.before_first = count()
-
-            @pytest.hookimpl(wrapper=True, tryfirst=True)
-            def pytest_sessionfinish(session):
-                yield
-                counts = [session.config.before_first, count()]
-                with open("counts.json", "w") as file:
-                    json.dump(counts, file)
-        """,
+        conftest=COUNTED,
         timeout=170,
     )
     result.assert_outcomes(passed=200)
