@@ -31,7 +31,7 @@ source_suffix = {".md": "markdown"}
 root_doc = "docs/index"
 # Nobody looks through environments, caches and builds.
 exclude_patterns = [".*", "build", "dist", "cells", "**/__pycache__", "**/.*"]
-include_patterns = ["README.md", "CHANGELOG.md", "docs/**", "benchmarks/**", "examples/**"]
+include_patterns = ["*.md", "docs/**", "benchmarks/**", "examples/**"]
 
 myst_heading_anchors = 3  # as GitHub makes them
 highlight_language = "none"  # of blocks that name none: output of commands
@@ -84,7 +84,7 @@ def without_empty_parts(app: Sphinx, docname: str, source: list[str]) -> None:
         return any(patfilter(app.env.found_docs, whole))
 
     lines = source[0].splitlines()
-    source[0] = "\n".join(line for line in lines if not re.fullmatch(r"[\w/-]*\*+", line) or finds(line))
+    source[0] = "\n".join(line for line in lines if not re.fullmatch(r"[\w/!\[\]-]*\*+", line) or finds(line))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
