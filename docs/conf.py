@@ -84,7 +84,7 @@ def without_empty_parts(app: Sphinx, docname: str, source: list[str]) -> None:
         return any(patfilter(app.env.found_docs, whole))
 
     lines = source[0].splitlines()
-    source[0] = "\n".join(line for line in lines if not re.fullmatch(r"[\w/!\[\]-]*\*+", line) or finds(line))
+    source[0] = "\n".join(line for line in lines if not re.fullmatch(r"\S+\*", line) or finds(line))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
