@@ -11,7 +11,7 @@ from unittest import mock
 from _generate.writing import capital
 from pytest_compilepool.cli import main
 
-WIDTH = 100
+WIDTH = 72
 """Characters in a line of usage."""
 
 
