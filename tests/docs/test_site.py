@@ -110,7 +110,8 @@ def test_it_is_whole(tmp_path):
         timeout=SECONDS,
         check=False,
     )
-    assert (built.returncode, built.stderr) == (0, ""), built.stdout
+    assert built.returncode == 0, built.stderr
+    assert built.stderr == ""
 
     site = Site(tmp_path / "site")
     assert site.dead == []
