@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from pathlib import Path
 from unittest import mock
@@ -87,9 +88,8 @@ def _one(parser: argparse.ArgumentParser) -> list[str]:
         names = [f"`{action.option_strings[-1]}`" for action in group._group_actions]
         parts.append(f"Only one of {', '.join(names)}.")
     if parser.epilog:
-        text, _, example = parser.epilog.partition("Example: ")
-        parts += [text.strip()] if text.strip() else []
-        parts += [f"Example: `{example.strip()}`"] if example else []
+        # "Example: compilepool ...", perhaps with a word on where.
+        parts.append(re.sub(r"(Example[^:]*): (compilepool .*)", r"\1: `\2`", parser.epilog.strip()))
     return parts
 
 
