@@ -164,7 +164,8 @@ OPTIONS = (
         "3",
         _seconds,
         "seconds, more than 0 and at most 3600",
-        "Seconds that all pools together have at the end of the session; then they are ended. xdist gives a worker ten",
+        "Seconds that all pools together have at the end of the session, half of one after Ctrl-C; then they are ended. "
+        "xdist gives a worker ten",
     ),
     Option(
         "exclusive-timeout",
