@@ -55,6 +55,7 @@ FLOORS = {
     "timeouts": 2,
     "leakwatch": 2,
     "session": 2,
+    "sessionpools": 2,
     "sessionguard": 2,
     "room": 2,
     "suite": 2,
