@@ -16,7 +16,7 @@ from pytest_compilepool.pool.core import PoolCore
 from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported, SidecarDied
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.targets import BadTarget, triton_target
-from pytest_compilepool.torch_compat import pools, settings
+from pytest_compilepool.torch_compat import pools, registry, settings
 from pytest_compilepool.torch_compat.probe import inductor
 from pytest_compilepool.words import counted, last_line
 
@@ -50,9 +50,9 @@ class CompilePool(PoolCore):
         # torch is imported before its settings are noted, or they could not be put back.
         inductor("async_compile")
         with self._timeline.span("warm") as note:
-            self._held = pools.take_out()
+            self._held = registry.take_out()
             try:
-                pool = pools.make_pool(self._wanted, self.start_method, *self._for_sidecar())
+                pool = registry.make_pool(self._wanted, self.start_method, *self._for_sidecar())
             except Exception as error:
                 self._give_back()
                 if isinstance(error, (OSError, RuntimeError, AssertionError, ValueError)):
@@ -66,7 +66,7 @@ class CompilePool(PoolCore):
 
         Raises PoolClosed and SidecarDied.
         """
-        self._ready = pools.ready_future(self._living("start_workers"))
+        self._ready = registry.ready_future(self._living("start_workers"))
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until a worker has answered and all workers live. timeout: seconds.
@@ -312,8 +312,8 @@ class CompilePool(PoolCore):
             self._timeline.clear()
             self._jobs.clear()
         self._unused = False
-        self._held = pools.take_out()
-        pools.install(pool, self._ready)
+        self._held = registry.take_out()
+        registry.install(pool, self._ready)
         settings.set_config("worker_start_method", self.start_method)
         settings.set_config("compile_threads", self._wanted)
         if self._answered:
@@ -328,7 +328,7 @@ class CompilePool(PoolCore):
         pool = self._pool
         if pool is not None:
             closing.close_torch_pool(pool, self.shutdown_timeout)
-        fresh = pools.make_pool(self._wanted, self.start_method, *self._for_sidecar())
+        fresh = registry.make_pool(self._wanted, self.start_method, *self._for_sidecar())
         self._take_over(fresh)
         self.wait_ready()
 

@@ -21,6 +21,7 @@ FLOORS = {
     "places": 0,
     "sessionrecord": 0,
     "exclusive": 0,
+    "bytelocks": 0,
     "words": 0,
     "genuine": 0,
     "proctree": 0,
