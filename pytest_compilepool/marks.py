@@ -99,8 +99,10 @@ def compilepool(
         parse_processes(processes, "@pytest.mark.compilepool(processes=...)")
     if start_method is not None and start_method not in START_METHODS:
         raise ValueError(f"start_method={start_method!r} is not allowed; allowed: {', '.join(START_METHODS)}")
-    if ready_timeout is not None and not is_seconds(ready_timeout):
-        raise ValueError(f"ready_timeout={ready_timeout!r} is not allowed; allowed: seconds, more than 0")
+    if ready_timeout is not None:
+        from pytest_compilepool.words import seconds
+
+        seconds(ready_timeout, "ready_timeout")
     if isolation not in ISOLATIONS:
         raise ValueError(f"isolation={isolation!r} is not allowed; allowed: {', '.join(ISOLATIONS)}")
     if target is not None:
@@ -110,11 +112,6 @@ def compilepool(
     if not isinstance(offline, bool):
         raise ValueError(f"offline={offline!r} is not allowed; allowed: True, False")
     return PoolMark(processes, start_method, ready_timeout, isolation, target, offline)
-
-
-def is_seconds(value: object) -> bool:
-    """Whether this can be a timeout: a number of seconds, more than 0 and at most an hour."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 3600
 
 
 def compilepool_leaks(*, allow: Sequence[str], reason: str) -> tuple[Allowance, ...]:

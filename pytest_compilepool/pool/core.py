@@ -19,7 +19,7 @@ from pytest_compilepool.pool.watcher import DeathWatch
 from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolStatus, ProcessKey
 from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools, registry
 from pytest_compilepool.torch_compat.timers import make_timer_prompt
-from pytest_compilepool.words import counted
+from pytest_compilepool.words import counted, seconds
 
 _SLICE = 0.05  # seconds between two looks at the process tree while something else is waited for
 _STORY = 1.0  # seconds in which a death that one thread has noticed is written down
@@ -41,9 +41,9 @@ class PoolCore:
         if processes < 2:
             raise ValueError(f"a compile pool has at least 2 processes, not {processes}: 1 means no pool")
         self.start_method = start_method
-        self.ready_timeout = ready_timeout
-        self.quiesce_timeout = quiesce_timeout
-        self.shutdown_timeout = shutdown_timeout
+        self.ready_timeout = seconds(ready_timeout, "ready_timeout")
+        self.quiesce_timeout = seconds(quiesce_timeout, "quiesce_timeout")
+        self.shutdown_timeout = seconds(shutdown_timeout, "shutdown_timeout")
         self._wanted = processes
         self._priming = Priming(prime)
         self._pool: Any | None = None
