@@ -9,16 +9,16 @@ teardown. Needs torch.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from common import machine, parser_of
 
 LIMIT = 600  # seconds for a session
 
@@ -162,18 +162,14 @@ def as_text(told: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = parser_of(__doc__, 3, "sessions of each kind, alternating")
     parser.add_argument("--tests", type=int, default=20, help="tests of a session with the fixture")
     parser.add_argument("--by-hand", type=int, default=5, help="tests of a session without")
-    parser.add_argument("--pairs", type=int, default=3, help="sessions of each kind, alternating")
-    parser.add_argument("--json", action="store_true", help="raw figures instead of tables")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         told = {
-            "machine": f"{len(os.sched_getaffinity(0))} CPUs, {platform.machine()}, Python {platform.python_version()}",
+            "machine": machine(),
             "isolation": isolation(folder, arguments.tests, arguments.by_hand, arguments.pairs),
             "prestart": prestart(folder, arguments.pairs),
         }

@@ -11,10 +11,8 @@ The second half needs torch.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,18 +22,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common import machine, parser_of
+
 WITH, WITHOUT = ("-p", "compilepool"), ("-p", "no:compilepool")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pairs", type=int, default=11, help="alternating pairs of runs")
+    parser = parser_of(__doc__, 11, "alternating pairs of runs")
     parser.add_argument("--tests", type=int, default=2000, help="empty tests in the long run")
     parser.add_argument("--recycles", type=int, default=20, help="recycles to time")
     parser.add_argument("--sidecars", type=int, default=3, help="new sidecars to time")
-    parser.add_argument("--json", action="store_true", help="raw figures instead of a table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as compiled:
         runs = Runs(Path(compiled), arguments.pairs)
@@ -49,11 +45,6 @@ def main() -> int:
     for row in rows:
         print(f"{row['what']:<64}{row['figure']:>14}{row['goal']:>12}")
     return 0
-
-
-def machine() -> str:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cpus} cpus, {platform.machine()}, Python {platform.python_version()}"
 
 
 EMPTY = "def test_one(): pass\n"

@@ -17,13 +17,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from pytest_compilepool import places, proctree, sessionrecord
+from pytest_compilepool import bytelocks, places, proctree, sessionrecord
 from pytest_compilepool.genuine import Genuine
-
-try:
-    import fcntl
-except ImportError:  # Windows, where there is no pool of processes to share
-    fcntl = None  # type: ignore[assignment]
 
 NAME = "exclusive-{}.lock"
 """By the depth of a session: 0, or 1 where it was started by a test that holds the lock of depth 0, and so on."""
@@ -124,9 +119,9 @@ class Exclusive:
     # -- coming and going ----------------------------------------------------------------------------
 
     def _enter(self, test: str, alone: bool) -> None:
-        if fcntl is None:
+        if not bytelocks.THERE_ARE:
             raise NoLock(f"{test} cannot have the machine to itself: this system has no locks of that kind")
-        kind = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
+        kind = bytelocks.ALONE if alone else bytelocks.SHARED
         try:
             wait = _Wait(self, test, alone)
             if self._came_out and self._somebody_waits():
@@ -232,17 +227,16 @@ class Exclusive:
     # -- locks ---------------------------------------------------------------------------------------
 
     def _try(self, kind: int, byte: int) -> bool:
-        return _lock(self._handle, kind, byte)
+        return bytelocks.take(self._handle, kind, byte)
 
     def _free(self, *bytes_: int) -> None:
-        for byte in bytes_:
-            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
+        bytelocks.free(self._handle, *bytes_)
 
     def _somebody_waits(self) -> bool:
         """Whether another process has the third byte."""
         if not self._is_mine():
             return False
-        if self._try(fcntl.LOCK_EX, _WAITING):
+        if self._try(bytelocks.ALONE, _WAITING):
             self._free(_WAITING)
             return False
         return True
@@ -292,7 +286,7 @@ class Exclusive:
 
     def _seen_device(self) -> str:
         """As the kernel writes it in our own line, which on some file systems is not what stat says; "" if there is none."""
-        if not self._try(fcntl.LOCK_SH, _PROBE):
+        if not self._try(bytelocks.SHARED, _PROBE):
             return ""
         try:
             for _ in range(_LOOKS):
@@ -304,19 +298,7 @@ class Exclusive:
             self._free(_PROBE)
 
     def _lines(self) -> list[tuple[int, str, int]]:
-        """Pid, device and first byte of each lock on a file of this inode number, by proc_locks(5); none but on Linux."""
-        try:
-            lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-        except OSError:
-            return []
-        found = []
-        for words in map(str.split, lines):
-            # 1: POSIX ADVISORY WRITE 4711 fd:01:262165 0 0
-            if len(words) == 8 and words[1] == "POSIX" and words[4].isdecimal() and words[6].isdecimal():
-                device, _, inode = words[5].rpartition(":")
-                if inode == str(self._identity[1]):
-                    found.append((int(words[4]), device, int(words[6])))
-        return found
+        return bytelocks.on_inode(self._identity[1])
 
 
 class _Wait:
@@ -335,7 +317,7 @@ class _Wait:
     def a_moment(self) -> None:
         """Look again in a moment. Raises CannotEnter."""
         lock, now = self._lock, Genuine.monotonic()
-        lock._try(fcntl.LOCK_SH, _WAITING)
+        lock._try(bytelocks.SHARED, _WAITING)
         if self._looked is None or now - self._looked > min(1.0, self._limit / 4):
             self._looked, holders = now, lock.holders()
             if holders != self._seen:
@@ -366,7 +348,7 @@ class _Wait:
 
 def sweep(folder: Path) -> None:
     """Remove lock files that nobody holds: of sessions that were killed. folder: `places.own_folder()`. Raises nothing."""
-    if fcntl is None:
+    if not bytelocks.THERE_ARE:
         return
     for path in set(folder.glob(NAME.format("*"))) - _held_here:
         with contextlib.suppress(OSError):
@@ -383,18 +365,10 @@ def remove_if_free(handle: int, path: Path | None, environ: Mapping[str, str] | 
     environ: see `places.own_folder`.
     """
     # First the locks, then the look: between them somebody could remove it, and somebody else make it anew.
-    free = all(_lock(handle, fcntl.LOCK_EX, byte) for byte in (_TURNSTILE, _ROOM, _WAITING))
+    free = all(bytelocks.take(handle, bytelocks.ALONE, byte) for byte in (_TURNSTILE, _ROOM, _WAITING))
     if free and path is not None and _identity(os.lstat(path)) == _identity(os.fstat(handle)):
         os.unlink(path)
         sessionrecord.remove_if_empty(path.parent, environ)
-
-
-def _lock(handle: int, kind: int, byte: int) -> bool:
-    try:
-        fcntl.lockf(handle, kind | fcntl.LOCK_NB, 1, byte)
-    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES, as the system likes
-        return False
-    return True
 
 
 def _identity(seen: os.stat_result) -> tuple[int, int]:

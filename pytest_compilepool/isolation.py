@@ -16,6 +16,7 @@ from pytest_compilepool.torch_compat import (
     counters_snapshot,
     live_pools,
     pools,
+    registry,
     settings,
 )
 
@@ -65,7 +66,7 @@ def compile_state() -> Iterator[None]:
 @contextlib.contextmanager
 def single_threaded() -> Iterator[list[str]]:
     """One compile thread and no pool. Gives a list that holds, after the block, the pools that appeared."""
-    held = pools.take_out()
+    held = registry.take_out()
     before = {id(ref.object) for ref in live_pools()}
     settings.set_config("compile_threads", 1)
     appeared: list[str] = []
@@ -76,4 +77,4 @@ def single_threaded() -> Iterator[list[str]]:
             if id(ref.object) not in before:
                 appeared.append(f"{ref.kind} (made at {ref.made_by or 'an unknown place'})")
                 close_pool(ref, CLOSE_TIMEOUT)
-        pools.put_back(held)
+        registry.put_back(held)

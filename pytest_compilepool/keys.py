@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Under which keys things are kept in pytest's stashes."""
+"""What is kept in pytest's stashes: under which keys, and what of it an earlier run of a test has left."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY
 
 if TYPE_CHECKING:
     from pytest_compilepool.counters.facade import SessionCounters
@@ -45,3 +47,18 @@ LEAKS: pytest.StashKey[list[dict[str, str]]] = pytest.StashKey()
 
 UNUSED: pytest.StashKey[list[str]] = pytest.StashKey()
 """On an item: allowances that covered no leak."""
+
+
+def forget(item: pytest.Item) -> None:
+    """Take off what an earlier run of the same test has left on it: a rerun is judged for itself."""
+    keys: tuple[pytest.StashKey[Any], ...] = (FAILED, OUTCOME, LEASED, SECTIONS, NOTES, LEAKS, UNUSED)
+    for key in keys:
+        if key in item.stash:
+            del item.stash[key]
+    ours = (PROPERTY, LEAKS_PROPERTY)
+    item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in ours]
+
+
+def leased_by(item: pytest.Item) -> list[CompilePool]:
+    """The pools that fixtures have handed to a test."""
+    return item.stash.setdefault(LEASED, [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every marker as a function: its signature validates the arguments, its docstring documents them."""
+"""What a test asks for: by a fixture, or by a marker, each a function whose signature validates its arguments."""
 
 from __future__ import annotations
 
@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from pytest_compilepool.records import Leak
 
 ISOLATIONS = ("workers", "sidecar")
+
+POOL_FIXTURES = frozenset(
+    {
+        "compile_pool",
+        "cold_compile_pool",
+        "quiesced_compile_pool",
+        "compile_pool_factory",
+    }
+)
+OTHER_FIXTURES = frozenset(
+    {
+        "single_threaded_compile",
+        "fresh_compile_caches",
+        "capture_guard",
+        "compile_phases",
+        "compile_parity",
+        "compile_target",
+    }
+)
 
 
 # Not dataclasses: every session loads this file, and making one takes longer than loading the rest of it.
@@ -80,8 +99,10 @@ def compilepool(
         parse_processes(processes, "@pytest.mark.compilepool(processes=...)")
     if start_method is not None and start_method not in START_METHODS:
         raise ValueError(f"start_method={start_method!r} is not allowed; allowed: {', '.join(START_METHODS)}")
-    if ready_timeout is not None and not is_seconds(ready_timeout):
-        raise ValueError(f"ready_timeout={ready_timeout!r} is not allowed; allowed: seconds, more than 0")
+    if ready_timeout is not None:
+        from pytest_compilepool.words import seconds
+
+        seconds(ready_timeout, "ready_timeout")
     if isolation not in ISOLATIONS:
         raise ValueError(f"isolation={isolation!r} is not allowed; allowed: {', '.join(ISOLATIONS)}")
     if target is not None:
@@ -91,11 +112,6 @@ def compilepool(
     if not isinstance(offline, bool):
         raise ValueError(f"offline={offline!r} is not allowed; allowed: True, False")
     return PoolMark(processes, start_method, ready_timeout, isolation, target, offline)
-
-
-def is_seconds(value: object) -> bool:
-    """Whether this can be a timeout: a number of seconds, more than 0 and at most an hour."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 3600
 
 
 def compilepool_leaks(*, allow: Sequence[str], reason: str) -> tuple[Allowance, ...]:
@@ -198,3 +214,16 @@ def validate(item: pytest.Item, checkers: Collection[str]) -> None:
         allowances(item, checkers)
     for mark in item.iter_markers("compilepool_exclusive"):
         call(item, compilepool_exclusive, mark)
+
+
+def uses_ours(item: pytest.Item) -> bool:
+    """Whether a test uses any fixture of this plugin, or carries one of its markers."""
+    names = set(getattr(item, "fixturenames", ()))
+    marked = item.get_closest_marker("compilepool") or item.get_closest_marker("compilepool_leaks")
+    return bool(names & (POOL_FIXTURES | OTHER_FIXTURES)) or marked is not None
+
+
+def wants_pool(item: pytest.Item) -> bool:
+    """Whether a test has asked for a pool."""
+    names = set(getattr(item, "fixturenames", ()))
+    return bool(names & POOL_FIXTURES) or item.get_closest_marker("compilepool") is not None

@@ -15,6 +15,7 @@ LEAK_MODES = ("auto", "off", "warn", "fail")
 GPU_MODES = ("all", "spread")
 CACHE_MODES = ("worker", "shared")
 MISSING_MODES = ("skip", "fail")
+_ON_OFF = ("on", "off")
 
 
 def _seconds(text: str) -> float:
@@ -51,13 +52,20 @@ class Option:
         self.ini = f"compilepool_{name.replace('-', '_')}"
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
+def _choice(name: str, default: str | None, words: tuple[str, ...], help: str) -> Option:
+    """An option that is one of these words."""
+
     def parse(text: str) -> str:
         if text not in words:
             raise ValueError(text)
         return text
 
-    return parse
+    return Option(name, default, parse, ", ".join(words), help)
+
+
+def _timeout(name: str, default: str, help: str) -> Option:
+    """An option in seconds."""
+    return Option(name, default, _seconds, "seconds, more than 0 and at most 3600", help)
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -101,26 +109,23 @@ OPTIONS = (
         "a whole number from 1 (no pool)",
         "Processes of a compile pool; without it min(8, cpus // gpus - 1) as far as memory allows",
     ),
-    Option(
+    _choice(
         "start-method",
         None,
-        _one_of(*START_METHODS),
-        ", ".join(START_METHODS),
+        START_METHODS,
         "How workers are started: subprocess (a sidecar forks them), fork or spawn (no sidecar, no quiesce)",
     ),
-    Option(
+    _choice(
         "prestart",
         "on",
-        _one_of("on", "off"),
-        "on, off",
+        _ON_OFF,
         "on: the sidecar starts as soon as collection shows that a test will be handed a pool, where torch is imported by "
         "then; off: when that test asks for it",
     ),
-    Option(
+    _choice(
         "spare",
         "off",
-        _one_of("on", "off"),
-        "on, off",
+        _ON_OFF,
         "on: while a test runs, the next sidecar is started for a test that will need one of its own, if CPUs and memory "
         "allow it",
     ),
@@ -131,90 +136,70 @@ OPTIONS = (
         "off, or a GPU such as cuda:90",
         "Sidecars compile a Triton kernel for this GPU before they fork: no worker pays for its first one; off by default",
     ),
-    Option(
+    _timeout(
         "ready-timeout",
         "60",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that a pool may take until all its workers are there",
     ),
-    Option(
+    _timeout(
         "quiesce-timeout",
         "10",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that workers may take to go at a quiesce, and to come back at a wakeup",
     ),
-    Option(
+    _timeout(
         "jobs-timeout",
         "5",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that the pending jobs of a test have after it; then its pool is ended",
     ),
-    Option(
+    _timeout(
         "shutdown-timeout",
         "10",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that a pool may take to end by itself; then it is terminated, a second later killed",
     ),
-    Option(
+    _timeout(
         "end-timeout",
         "3",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that all pools together have at the end of the session, half of one after Ctrl-C; then they are ended. "
         "xdist gives a worker ten",
     ),
-    Option(
+    _timeout(
         "exclusive-timeout",
         "600",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that a test waits for one that has the machine to itself, or that one for all others",
     ),
-    Option(
+    _timeout(
         "fresh-timeout",
         "300",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that each fresh interpreter of compile_phases and compile_parity may take; then it is ended",
     ),
-    Option(
+    _choice(
         "caches",
         "worker",
-        _one_of(*CACHE_MODES),
-        ", ".join(CACHE_MODES),
+        CACHE_MODES,
         "Cache folders of torch, Triton and vLLM under xdist: one set for each worker (and tox environment), or shared",
     ),
-    Option(
+    _choice(
         "gpus",
         "all",
-        _one_of(*GPU_MODES),
-        ", ".join(GPU_MODES),
+        GPU_MODES,
         "Under xdist: each worker sees all GPUs, or they are spread, one for each worker in turn",
     ),
-    Option(
+    _choice(
         "leaks",
         "auto",
-        _one_of(*LEAK_MODES),
-        ", ".join(LEAK_MODES),
+        LEAK_MODES,
         "What to do about what a test leaves behind: warn or fail (every test is looked at), off, or auto "
         "(warn, for tests that use a compile-pool fixture or in which a pool appears)",
     ),
-    Option(
+    _timeout(
         "leak-grace",
         "2",
-        _seconds,
-        "seconds, more than 0 and at most 3600",
         "Seconds that what looks like a leak may take to go away by itself",
     ),
-    Option(
+    _choice(
         "missing",
         "skip",
-        _one_of(*MISSING_MODES),
-        ", ".join(MISSING_MODES),
+        MISSING_MODES,
         "What a fixture does where there is no torch, or one that cannot do what the fixture promises",
     ),
     Option(
@@ -233,11 +218,10 @@ OPTIONS = (
         "Write what compile_counters.baseline() counts to the files beside the tests, instead of comparing",
         switch=True,
     ),
-    Option(
+    _choice(
         "mode",
         "standard",
-        _one_of(*SUITE_MODES),
-        ", ".join(SUITE_MODES),
+        SUITE_MODES,
         "Which features of a conformance suite are tried: smoke (30 s in all), standard, or all of them (stress)",
     ),
     Option(
@@ -254,11 +238,10 @@ OPTIONS = (
         "module:Class",
         "Class that says which pool a conformance suite tries; without it torch's own",
     ),
-    Option(
+    _choice(
         "interpreter",
         "fork",
-        _one_of(*INTERPRETERS),
-        ", ".join(INTERPRETERS),
+        INTERPRETERS,
         "Where the interpreter of each feature comes from: fork (of a process that has imported what the requirements "
         "class says, torch for torch's pool, and has no threads) or new (it imports that itself: seconds)",
     ),

@@ -12,9 +12,9 @@ from pytest_compilepool import marks, newhooks, options
 from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
 from pytest_compilepool.fixtures import conformance as features
 from pytest_compilepool.fixtures import engines, pools, proofs
-from pytest_compilepool.keys import FAILED, LEAKS, OUTCOME, SECTIONS, SESSION, UNUSED
+from pytest_compilepool.keys import FAILED, LEAKS, OUTCOME, SECTIONS, SESSION, UNUSED, leased_by
 from pytest_compilepool.report import conformance, terminal
-from pytest_compilepool.session import Session, leased_by
+from pytest_compilepool.session import Session
 
 # Not `pytest_plugins`: for each name in that pytest asks every installed distribution for its entry points.
 FIXTURES = (pools, proofs, engines, features)

@@ -58,12 +58,13 @@ class Prestart:
         self._coming.update((id(item), item) for item in items if wants(item))
         first = self._next()
         if first is None:
-            self._session.end_ahead()
+            if self._done:
+                self._session.pools.end_ahead()
         elif not (self._done or self._off):
             self._start(first)
         elif self._done and not self._still_fits(first):
             # What came to be collected since has changed sys.path, or the environment.
-            self._session.end_ahead()
+            self._session.pools.end_ahead()
             self._start(first)
 
     def before(self, item: pytest.Item, following: pytest.Item | None) -> None:
@@ -82,7 +83,7 @@ class Prestart:
 
         with contextlib.suppress(TorchUnavailable, pytest.UsageError):
             request = self._request(item)
-            return request is not None and self._session.manager.fits_ahead(request)
+            return request is not None and self._session.pools.manager.fits_ahead(request)
         return False
 
     def _next(self) -> pytest.Item | None:
@@ -99,11 +100,10 @@ class Prestart:
 
     def _spare(self) -> None:
         """Start the next one where the next test that wants a pool will need a sidecar that there is not yet."""
-        session = self._session
-        following = self._next()
-        if session.settings.spare == "off" or following is None or session.manager.ahead:
+        following, manager = self._next(), self._session.pools.manager
+        if self._session.settings.spare == "off" or following is None or manager.ahead:
             return
-        if session.manager.shares and not needs_its_own(following):
+        if manager.shares and not needs_its_own(following):
             return
         from pytest_compilepool.resources import usable_cpus  # a dear one to load, for whoever starts no pool
 
@@ -125,7 +125,7 @@ class Prestart:
         with contextlib.suppress(PoolError, TorchUnavailable, pytest.UsageError):
             request = self._request(item)
             if request is not None:
-                self._session.start_ahead(request, in_a_test)
+                self._session.pools.start_ahead(request, in_a_test)
 
     def _request(self, item: pytest.Item) -> Request | None:
         """What its fixture will ask for, None where that cannot be told yet. Raises UsageError, TorchUnavailable."""
@@ -134,7 +134,7 @@ class Prestart:
         if any(overridden(item, name) for name in _DECIDING):
             return None
         mark = marks.pool_mark(item)
-        decision = self._session.decide(
+        decision = self._session.pools.decide(
             at_least=2, marker=mark.processes, start_method=mark.start_method, capabilities=capabilities()
         )
         if (
@@ -143,7 +143,7 @@ class Prestart:
             or decision.decided_by.name == "memory"
         ):
             return None
-        return self._session.request(decision, mark.ready_timeout)
+        return self._session.pools.request(decision, mark.ready_timeout)
 
 
 def wants(item: pytest.Item) -> bool:

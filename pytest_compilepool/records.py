@@ -73,6 +73,7 @@ class Jobs:
 
     @property
     def pending(self) -> int:
+        """Those without a result."""
         return self.submitted - self.done - self.failed - self.cancelled
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One test session: the pools it shares, who starts pools, what tests leave behind. The hooks hand over to here."""
+"""One test session: which of its rooms is told what, and when. The hooks hand over to here."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ import pytest
 
 from pytest_compilepool import marks
 from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
-from pytest_compilepool.keys import FAILED, LEAKS, LEASED, NOTES, OUTCOME, REFUSED, SECTIONS, SESSION, UNUSED
+from pytest_compilepool.keys import FAILED, NOTES, REFUSED, SESSION, forget
 from pytest_compilepool.options import Settings, read_settings
-from pytest_compilepool.report.conformance import Verdicts
+from pytest_compilepool.report import conformance
 from pytest_compilepool.report.terminal import Summary
 from pytest_compilepool.room import Room
-from pytest_compilepool.runrecord import LEAKS_PROPERTY, PROPERTY, TestRecord
+from pytest_compilepool.runrecord import PROPERTY, TestRecord
 from pytest_compilepool.sessionguard import SessionGuard
 from pytest_compilepool.torch_compat.installed import inductor_loaded, installed_version, torch_available
 from pytest_compilepool.xdist import (
     not_grouped,
-    sharers,
     started_with_of_run,
     tell_worker,
     told_to_controller,
@@ -34,37 +33,12 @@ from pytest_compilepool.xdist import (
 if TYPE_CHECKING:
     from pytest_compilepool.leakwatch import LeakWatch
     from pytest_compilepool.pool.blocker import Birth, PoolRegister
-    from pytest_compilepool.pool.facade import CompilePool
-    from pytest_compilepool.pool.manager import PoolManager, Request
-    from pytest_compilepool.pool.policy import Decision
     from pytest_compilepool.prestart import Prestart
     from pytest_compilepool.records import Leak
     from pytest_compilepool.report.cellfile import CellFile
+    from pytest_compilepool.sessionpools import SessionPools
     from pytest_compilepool.suite import Suite
     from pytest_compilepool.timeouts import Timeouts
-    from pytest_compilepool.torch_compat import Capabilities
-
-POOL_FIXTURES = frozenset(
-    {
-        "compile_pool",
-        "cold_compile_pool",
-        "quiesced_compile_pool",
-        "compile_pool_factory",
-    }
-)
-OTHER_FIXTURES = frozenset(
-    {
-        "single_threaded_compile",
-        "fresh_compile_caches",
-        "capture_guard",
-        "compile_phases",
-        "compile_parity",
-        "compile_target",
-    }
-)
-
-HURRIED_SECONDS = 0.5
-"""For all pools together at the end of a session that Ctrl-C ends; else it is an option, for xdist gives a worker ten."""
 
 CANNOT_SPREAD = (
     "--compilepool-gpus=spread: this xdist worker had initialised CUDA before its first test, with all GPUs; a conftest.py "
@@ -86,15 +60,14 @@ class Session:
         self.settings: Settings = read_settings(config)
         self.has_torch = torch_available()
         self.summary = Summary()
-        self.verdicts = Verdicts(self.settings.mode, self.settings.ci)
+        self.verdicts = conformance.Verdicts(self.settings.mode, self.settings.ci)
         self.cell_file = self._cell_file()
         self._at_start = dict(os.environ)
         self._register: PoolRegister | None = None
-        self._manager: PoolManager | None = None
+        self._pools: SessionPools | None = None
         self._leaks: LeakWatch | None = None
         self._suite: Suite | None = None
         self._prestart: Prestart | None = None
-        self._started_ahead = 0
         self._waiting: pytest.Item | None = None
         self.run_of_workers = ""  # xdist's name of the run, where this is its controller
         self._owner = os.getpid()
@@ -109,18 +82,13 @@ class Session:
         return config.stash[SESSION]
 
     @property
-    def manager(self) -> PoolManager:
+    def pools(self) -> SessionPools:
         """The pools of this session."""
-        if self._manager is None:
-            from pytest_compilepool.pool.manager import PoolManager
+        if self._pools is None:
+            from pytest_compilepool.sessionpools import SessionPools
 
-            self._manager = PoolManager(self.settings.jobs_timeout)
-        return self._manager
-
-    @property
-    def handed_out(self) -> list[CompilePool]:
-        """The pools that `compile_pool_factory` has made in this session."""
-        return [] if self._manager is None else self._manager.handed_out
+            self._pools = SessionPools(self.config, self.settings, self.guard, lambda: self.started_with)
+        return self._pools
 
     @property
     def leaks(self) -> LeakWatch:
@@ -131,7 +99,7 @@ class Session:
             self._leaks = LeakWatch(
                 self.config,
                 self.settings,
-                self.manager,
+                self.pools.manager,
                 lambda: self.guard.pids | (set() if self._suite is None else self._suite.forks.pids),
                 lambda: self.guard.fds | (set() if self._suite is None else self._suite.forks.fds),
             )
@@ -198,14 +166,15 @@ class Session:
                 continue
             try:
                 marks.validate(item, names)
-                if wants_pool(item):
-                    self.decide()
+                if marks.wants_pool(item):
+                    self.pools.decide()
             except pytest.UsageError as error:
                 # A worker of xdist has nobody to tell this before the tests run: its test says it.
                 if not hasattr(self.config, "workerinput"):
                     raise
                 item.stash[REFUSED] = str(error)
-        self._select_features(items)
+        if any(hasattr(getattr(item, "function", None), FEATURE) for item in items):
+            self.suite.arrange(self.config, items)
 
     def item_collected(self, item: pytest.Item) -> None:
         """While others are still collected."""
@@ -226,68 +195,6 @@ class Session:
             self.prestart.collected(items if goes_on else [])
         self.summary.errors += not_grouped(self.config, items)
 
-    def _select_features(self, items: list[pytest.Item]) -> None:
-        """Take out the features that are not to be tried, and order the others. Raises UsageError for wrong files."""
-        features = [item for item in items if hasattr(getattr(item, "function", None), FEATURE)]
-        if not features:
-            return
-        try:
-            dropped = self.suite.select(features)
-            ordered = self.suite.order([item for item in features if item not in dropped])
-        except pytest.UsageError as error:
-            if not hasattr(self.config, "workerinput"):
-                raise
-            for item in features:
-                item.stash[REFUSED] = str(error)
-            return
-        place = iter(ordered)
-        items[:] = [next(place) if item in ordered else item for item in items if item not in dropped]
-        if dropped:
-            self.config.hook.pytest_deselected(items=dropped)
-
-    def decide(
-        self,
-        at_least: int = 1,
-        *,
-        ini: str | int | None = None,
-        marker: int | None = None,
-        start_method: str | None = None,
-        capabilities: Capabilities | None = None,
-    ) -> Decision:
-        """How many processes a pool would have, torch not being looked at. Raises pytest.UsageError.
-
-        at_least: 2 for a test that asks for a pool; ini: in the place of the ini option; marker: what the test's says;
-        start_method: in the place of the option's; capabilities: of the torch that was looked at.
-        """
-        from pytest_compilepool.pool.policy import BadProcesses, BadStartMethod, decide
-
-        try:
-            return decide(
-                capabilities=capabilities,
-                ini=self.settings.processes_ini if ini is None else ini,
-                flag=self.settings.processes_flag,
-                marker=marker,
-                at_least=at_least,
-                start_method=start_method or self.settings.start_method,
-                started_with=self.started_with,
-                sharers=sharers(self.config),
-            )
-        except (BadProcesses, BadStartMethod) as error:
-            raise pytest.UsageError(str(error)) from None
-
-    def request(self, decision: Decision, ready_timeout: float | None) -> Request:
-        """What a fixture asks the manager for. ready_timeout: seconds, that of the options if None."""
-        from pytest_compilepool.pool.manager import Request
-
-        return Request(
-            decision.processes,
-            decision.start_method,
-            ready_timeout or self.settings.ready_timeout,
-            self.settings.quiesce_timeout,
-            self.settings.shutdown_timeout,
-            self.settings.prime or "",
-        )
-
     @property
     def prestart(self) -> Prestart:
         """Who starts sidecars ahead of the tests that will need them."""
@@ -296,19 +203,6 @@ class Session:
 
             self._prestart = Prestart(self)
         return self._prestart
-
-    def start_ahead(self, request: Request, in_a_test: bool) -> None:
-        """Start a pool for a test that is still to come. Raises what CompilePool raises."""
-        self.guard.start()
-        self.manager.start_ahead(request)
-        if not in_a_test:
-            # The first test that has a report takes it into it.
-            self._started_ahead += self.manager.take_tally().started
-
-    def end_ahead(self) -> None:
-        """End what was started ahead, if anything was."""
-        if self._manager is not None:
-            self._manager.end_ahead()
 
     def before_test(self, item: pytest.Item) -> None:
         """Before anything of a test is set up, and again before each rerun of it."""
@@ -320,11 +214,11 @@ class Session:
             self.guard.start()
         if self._register is not None:
             self._register.take()
-            if self.settings.block and not wants_pool(item):
+            if self.settings.block and not marks.wants_pool(item):
                 self._register.block(BLOCKED)
         if self.settings.leaks == "off" or (self.settings.leaks == "auto" and not self.has_torch):
             return
-        engaged = self.settings.leaks in ("warn", "fail") or uses_ours(item)
+        engaged = self.settings.leaks in ("warn", "fail") or marks.uses_ours(item)
         if engaged or inductor_loaded():
             self._look_at(item, engaged)
         else:
@@ -386,19 +280,15 @@ class Session:
     @pytest.hookimpl(tryfirst=True)
     def pytest_keyboard_interrupt(self) -> None:
         """Ctrl-C, or `pytest.exit`; the test that it hit is torn down only after this."""
-        if self._manager is not None:
-            self._manager.hurry = True
+        if self._pools is not None:
+            self._pools.hurry()
 
     def finish(self, session: pytest.Session) -> None:
         """The session ends: every pool is closed, every trace of ours removed, and what is left is told."""
         if os.getpid() != self._owner:
             return
-        if self._manager is not None:
-            limit = self.settings.end_timeout
-            self._manager.close_all(min(HURRIED_SECONDS, limit) if self._manager.hurry else limit)
-            self.summary.total.add_news(*self._manager.take_news())
-            # By a test that Ctrl-C left without a report, or for one that was not run.
-            self.summary.total.started += self._manager.take_tally().started + self._started_ahead
+        if self._pools is not None:
+            self._pools.close(self.summary.total)
         if self._suite is not None:
             self._suite.close()
         if self._register is not None:
@@ -414,7 +304,8 @@ class Session:
         self.room.close()
         self.guard.close()
         told_to_controller(self.config, self.summary.errors)
-        self._finish_suite(session)
+        if not hasattr(self.config, "workerinput"):
+            conformance.conclude(session, self.verdicts, self.cell_file)
         if text:
             self.summary.at_the_end.append(text)
             if self.settings.leaks == "fail" and session.exitstatus == 0:
@@ -431,39 +322,14 @@ class Session:
         asked = Asked(options.requirements or "", options.mode, options.group, options.shard)
         return CellFile(self.config, Path(options.cell), self.verdicts, asked)
 
-    def _finish_suite(self, session: pytest.Session) -> None:
-        """The verdicts have come in: they are written, and where nothing was tried the exit status says so."""
-        verdicts = self.verdicts.verdicts
-        if hasattr(self.config, "workerinput") or not verdicts:
-            return
-        if self.cell_file is not None:
-            cut_short = bool(session.shouldstop or session.shouldfail or self.verdicts.lost)
-            ended = session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED)
-            if problem := self.cell_file.write(complete=ended and not cut_short):
-                self.verdicts.problem = problem
-                session.exitstatus = pytest.ExitCode.USAGE_ERROR
-                return
-        if session.exitstatus == 0 and self.verdicts.tried == 0:
-            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-        if self.settings.ci and self.verdicts.stale and session.exitstatus == 0:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
     def header(self) -> str:
         """One line: torch by its metadata, how many processes and why, start method, leak mode."""
         torch = f"torch {installed_version()}" if self.has_torch else "torch is not installed"
         try:
-            decision = self.decide()
+            return f"compilepool: {torch}, {self.pools.described()}, leaks {self.settings.leaks}"
         except pytest.UsageError as error:
             # Who wants a pool is refused for it; who wants none should not be.
             return f"compilepool: {torch}, no pool can be made: {error}"
-        processes = f"{decision.processes} processes"
-        if decision.processes == 1:
-            asked = self.decide(at_least=2).processes
-            processes = "1 process" + (f", {asked} for a test that asks for a pool" if asked > 1 else "")
-        return (
-            f"compilepool: {torch}, {processes} ({decision.why}), "
-            f"start method {decision.start_method}, leaks {self.settings.leaks}"
-        )
 
     def asked_for_pool(self, item: pytest.Item) -> None:
         """A fixture is about to hand a pool to this test, whether or not its signature says so."""
@@ -513,40 +379,7 @@ class Session:
     def _note(self, item: pytest.Item, births: int) -> None:
         record = TestRecord()
         record.notes = item.stash.get(NOTES, [])
-        if self._manager is not None or births:
-            tally = self.manager.take_tally()
-            record.started, record.reasons = tally.started + self._started_ahead, tally.reasons
-            record.ahead = tally.ahead
-            self._started_ahead = 0
-            record.made_by_torch = max(0, births - tally.started)
-            record.add_news(*self.manager.take_news())
+        started = 0 if self._pools is None else self._pools.note(record)
+        record.made_by_torch = max(0, births - started)
         if not record.is_empty:
             item.user_properties.append((PROPERTY, record.as_text()))
-
-
-def forget(item: pytest.Item) -> None:
-    """What an earlier run of the same test has left on it: a rerun is judged for itself."""
-    keys: tuple[pytest.StashKey[Any], ...] = (FAILED, OUTCOME, LEASED, SECTIONS, NOTES, LEAKS, UNUSED)
-    for key in keys:
-        if key in item.stash:
-            del item.stash[key]
-    ours = (PROPERTY, LEAKS_PROPERTY)
-    item.user_properties[:] = [pair for pair in item.user_properties if pair[0] not in ours]
-
-
-def leased_by(item: pytest.Item) -> list[CompilePool]:
-    """The pools that fixtures have handed to a test."""
-    return item.stash.setdefault(LEASED, [])
-
-
-def uses_ours(item: pytest.Item) -> bool:
-    """Whether a test uses any fixture of this plugin, or carries one of its markers."""
-    names = set(getattr(item, "fixturenames", ()))
-    marked = item.get_closest_marker("compilepool") or item.get_closest_marker("compilepool_leaks")
-    return bool(names & (POOL_FIXTURES | OTHER_FIXTURES)) or marked is not None
-
-
-def wants_pool(item: pytest.Item) -> bool:
-    """Whether a test has asked for a pool."""
-    names = set(getattr(item, "fixturenames", ()))
-    return bool(names & POOL_FIXTURES) or item.get_closest_marker("compilepool") is not None

@@ -36,6 +36,7 @@ from pytest_compilepool.conformance.shards import in_shard
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.conformance.verdict import PROPERTY, RUN, STALE, SUITE, Verdict
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
+from pytest_compilepool.keys import REFUSED
 from pytest_compilepool.options import Settings
 
 PACKAGE = "pytest_compilepool.suites"
@@ -93,6 +94,24 @@ class Suite:
         self._joints: dict[tuple[str, ...], Joint] = {}
         self._shared = shared
         self._stack = contextlib.ExitStack()
+
+    def arrange(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Take out of the items of a session the features that are not to be tried, and order the others."""
+        features = [item for item in items if feature_of(item) is not None]
+        try:
+            dropped = self.select(features)
+            ordered = self.order([item for item in features if item not in dropped])
+        except pytest.UsageError as error:
+            # A worker of xdist has nobody to tell this before the tests run: its tests say it.
+            if not hasattr(config, "workerinput"):
+                raise
+            for item in features:
+                item.stash[REFUSED] = str(error)
+            return
+        place = iter(ordered)
+        items[:] = [next(place) if item in ordered else item for item in items if item not in dropped]
+        if dropped:
+            config.hook.pytest_deselected(items=dropped)
 
     def select(self, items: Iterable[pytest.Item]) -> list[pytest.Item]:
         """Validate the features among these items; returns those that are not to be tried in this mode and group."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small words of sentences for people."""
+"""Small words of sentences for people, and what is said of a timeout that is none."""
 
 from __future__ import annotations
 
@@ -18,3 +18,10 @@ def last_line(error: BaseException) -> str:
     """The last line of an error's text that says something: what a worker's traceback ends with; its class without one."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def seconds(value: object, what: str) -> float:
+    """A timeout: a number, more than 0 and at most an hour. what: it is called so. Raises ValueError with one sentence."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3600:  # nor nan
+        raise ValueError(f"{what}={value!r} is not allowed; allowed: seconds, more than 0 and at most 3600")
+    return float(value)

@@ -244,9 +244,9 @@ class TorchPool(Requirements):
 
     def wait_ready(self, pool: Any, timeout: float) -> None:
         """The probe that torch itself waits for."""
-        from pytest_compilepool.torch_compat import pools
+        from pytest_compilepool.torch_compat import registry
 
-        pools.ready_future(pool).result(timeout)
+        registry.ready_future(pool).result(timeout)
 
     def current(self) -> Any:
         """`AsyncCompile.process_pool()`."""

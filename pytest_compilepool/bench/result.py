@@ -15,6 +15,9 @@ class BadResult(ValueError):
     """A file that holds no result of this bench. Its text is a phrase that says why."""
 
 
+SCHEMA = 1
+"""Of the files that `--json` writes: one more with each change that makes `--from` of an earlier version wrong."""
+
 _NEEDED = {"compile": ("total", "part", "kernels", "through", "workers")}
 """Figures that every sample of a bench has."""
 
@@ -83,6 +86,7 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain values."""
         return {
+            "schema": SCHEMA,
             "bench": self.bench,
             "about": self.about,
             "faults": self.faults,
@@ -100,6 +104,7 @@ class Result:
     @classmethod
     def from_json(cls, told: Any, bench: str) -> Result:
         """The reverse; keys that are not known are passed over. Raises BadResult."""
+        check_schema(told)
         if not isinstance(told, Mapping) or not isinstance(told.get("bench"), str):
             raise BadResult("it is no result of a bench")
         if told["bench"] != bench:
@@ -114,6 +119,18 @@ class Result:
             if missing:
                 raise BadResult(f"a sample of it has no figure `{missing[0]}`")
         return cls(bench, dict(about), found, [str(one) for one in faults])
+
+
+def check_schema(told: Any) -> None:
+    """Whether a saved result is of a schema that is known here; one without a number is of the first. Raises BadResult."""
+    schema = told.get("schema", 1) if isinstance(told, Mapping) else 1
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise BadResult(f"its schema, {repr(schema)[:40]}, is no whole number from 1")
+    if schema > SCHEMA:
+        raise BadResult(
+            f"its schema is {str(schema)[:40]}, and the last one that is known here is {SCHEMA}: a newer pytest-compilepool "
+            "has written it"
+        )
 
 
 _HUGE = 1e15  # no figure of a bench is as large

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pytest_compilepool.bench import svg
-from pytest_compilepool.bench.result import BadResult
+from pytest_compilepool.bench.result import BadResult, Result
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
 from pytest_compilepool.pool import policy
@@ -115,6 +115,31 @@ def measured(measure: Callable[[], T]) -> T | None:
         except KeyboardInterrupt:
             print("compilepool bench: interrupted", file=sys.stderr)
             return None
+
+
+def run(
+    arguments: argparse.Namespace,
+    bench: str,
+    measure: Callable[[argparse.Namespace], Result | None],
+    table: Callable[[Result], list[str]],
+    draw: Callable[[Result, str], None],
+) -> int:
+    """A bench that comes to a `Result`: measured, or read from what it was told by --from; written, plotted, printed.
+
+    bench: its name; measure: gives None where it was interrupted; table: its lines; draw: writes a plot to a file.
+    Returns 0, 1 where a run failed or a file could not be written, 2 where interrupted. Raises Refused.
+    """
+    check_files(arguments)
+    found: Result | None
+    if arguments.source is not None:
+        found = understood(arguments.source, lambda told: Result.from_json(told, bench))
+    else:
+        found = measure(arguments)
+    if found is None:
+        return INTERRUPTED
+    plot = (lambda file: draw(found, file)) if found.samples else None
+    written = finish(arguments, found.as_json(), table(found), plot)
+    return 0 if written and found.samples and not found.faults else 1
 
 
 def finish(

@@ -54,17 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0, 1 where a run failed or a file could not be written, 2 where interrupted. Raises Refused."""
-    asked.check_files(arguments)
-    found: Result | None
-    if arguments.source is not None:
-        found = asked.understood(arguments.source, lambda told: Result.from_json(told, "compile"))
-    else:
-        found = _measured(arguments)
-    if found is None:
-        return asked.INTERRUPTED
-    draw = (lambda file: svg.draw_compile(found, file)) if found.samples else None
-    written = asked.finish(arguments, found.as_json(), tables.compile_table(found), draw)
-    return 0 if written and found.samples and not found.faults else 1
+    return asked.run(arguments, "compile", _measured, tables.compile_table, svg.draw_compile)
 
 
 def _measured(arguments: argparse.Namespace) -> Result | None:

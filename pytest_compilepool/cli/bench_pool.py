@@ -34,17 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 0, 1 where a run failed or a file could not be written, 2 where interrupted. Raises Refused."""
-    asked.check_files(arguments)
-    found: Result | None
-    if arguments.source is not None:
-        found = asked.understood(arguments.source, lambda told: Result.from_json(told, "pool"))
-    else:
-        found = _measured(arguments)
-    if found is None:
-        return asked.INTERRUPTED
-    draw = (lambda file: svg.draw_pool(found, file)) if found.samples else None
-    written = asked.finish(arguments, found.as_json(), tables.pool_table(found), draw)
-    return 0 if written and found.samples and not found.faults else 1
+    return asked.run(arguments, "pool", _measured, tables.pool_table, svg.draw_pool)
 
 
 def _measured(arguments: argparse.Namespace) -> Result | None:

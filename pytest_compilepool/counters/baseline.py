@@ -84,6 +84,10 @@ class Baseline(Block):
         return self
 
     def finish(self, before: Reading, after: Reading, error: BaseException | None) -> str:
+        """Compare with the file, or write to it where that was asked for and the block has not raised.
+
+        Returns a table of what differs, or an empty text. error: what the block raised. Raises BadBaseline.
+        """
         if self._books.write:
             if error is None:
                 self._write(before, after)

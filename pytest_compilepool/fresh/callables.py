@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_compilepool import words
+
 # Modules that a fresh interpreter has by the same names.
 _EVERYWHERE = frozenset({"torch", "triton", "numpy", *sys.stdlib_module_names})
 
@@ -88,11 +90,10 @@ def check_function(value: object, origin: str) -> None:
 
 def seconds(value: object, name: str, origin: str) -> float:
     """A number of seconds, more than 0 and at most an hour, if it is that. Raises BadInput."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3600:
-        raise BadInput(
-            f"{origin}: {name}={value!r} is not allowed; allowed: seconds, more than 0 and at most 3600"
-        )
-    return float(value)
+    try:
+        return words.seconds(value, f"{origin}: {name}")
+    except ValueError as error:
+        raise BadInput(str(error)) from None
 
 
 RESERVED = frozenset(

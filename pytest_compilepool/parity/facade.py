@@ -38,6 +38,7 @@ class Parity:
     target: str | None = None
     reports: list[Report] = field(default_factory=list)
 
+    # Long: each argument is one thing that a user may say, and is told; what checks each is below.
     def check(
         self,
         function: Callable[..., Any],

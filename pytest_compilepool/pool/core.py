@@ -17,9 +17,9 @@ from pytest_compilepool.pool.joblog import JobLog, Timeline
 from pytest_compilepool.pool.priming import Priming
 from pytest_compilepool.pool.watcher import DeathWatch
 from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolStatus, ProcessKey
-from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools
+from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools, registry
 from pytest_compilepool.torch_compat.timers import make_timer_prompt
-from pytest_compilepool.words import counted
+from pytest_compilepool.words import counted, seconds
 
 _SLICE = 0.05  # seconds between two looks at the process tree while something else is waited for
 _STORY = 1.0  # seconds in which a death that one thread has noticed is written down
@@ -41,14 +41,14 @@ class PoolCore:
         if processes < 2:
             raise ValueError(f"a compile pool has at least 2 processes, not {processes}: 1 means no pool")
         self.start_method = start_method
-        self.ready_timeout = ready_timeout
-        self.quiesce_timeout = quiesce_timeout
-        self.shutdown_timeout = shutdown_timeout
+        self.ready_timeout = seconds(ready_timeout, "ready_timeout")
+        self.quiesce_timeout = seconds(quiesce_timeout, "quiesce_timeout")
+        self.shutdown_timeout = seconds(shutdown_timeout, "shutdown_timeout")
         self._wanted = processes
         self._priming = Priming(prime)
         self._pool: Any | None = None
         self._former: list[Any] = []
-        self._held: pools.TakenOut | None = None
+        self._held: registry.TakenOut | None = None
         self._ready: Future[Any] | None = None
         self._watch: DeathWatch | None = None
         self._closed = False
@@ -235,7 +235,7 @@ class PoolCore:
         self._timeline.note("replaced", f"torch made another pool, sidecar pid {pools.sidecar_pid(current)}")
         self._take_over(current)
         # Whoever made it has asked for it; torch's own probe says when it is ready.
-        self._ready = pools.ready_future(current)
+        self._ready = registry.ready_future(current)
 
     def _on_death(self, pool: Any, key: ProcessKey) -> None:
         """In the watch's thread: say how the sidecar ended to everybody who waits, and end its orphans."""
@@ -371,9 +371,9 @@ class PoolCore:
     def _give_back(self) -> None:
         held, self._held = self._held, None
         if held is not None and not self._hand_on(held):
-            pools.put_back(held)
+            registry.put_back(held)
 
-    def _hand_on(self, held: pools.TakenOut) -> bool:
+    def _hand_on(self, held: registry.TakenOut) -> bool:
         """Where torch holds a younger pool, which holds this one: that is who puts back what was here before."""
         younger = getattr(memoised_pool(), pools.OWNER, None)
         while younger is not None and younger is not self and younger._held is not None:

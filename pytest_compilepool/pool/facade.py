@@ -16,9 +16,9 @@ from pytest_compilepool.pool.core import PoolCore
 from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported, SidecarDied
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.targets import BadTarget, triton_target
-from pytest_compilepool.torch_compat import pools, settings
+from pytest_compilepool.torch_compat import pools, registry, settings
 from pytest_compilepool.torch_compat.probe import inductor
-from pytest_compilepool.words import counted, last_line
+from pytest_compilepool.words import counted, last_line, seconds
 
 T = TypeVar("T")
 
@@ -28,7 +28,8 @@ class CompilePool(PoolCore):
 
     processes: how many workers, at least 2 (torch takes 1 to mean "no pool").
     start_method: `subprocess` (sidecar and forked workers), `fork` or `spawn` (no sidecar, no quiesce).
-    ready_timeout, shutdown_timeout: seconds; what `wait_ready` and `shutdown` take when not told.
+    ready_timeout, quiesce_timeout, shutdown_timeout: what `wait_ready` and `prime`, `quiesce` and `wakeup`, and `shutdown`
+    take when not told. All timeouts are seconds, more than 0 and at most 3600; ValueError says so of any other.
     prime: a target, such as `cuda:90:32`, for which the sidecar compiles a kernel before it forks, so that its
     workers need not initialise Triton each for itself; an empty text for none, and of no effect without a sidecar.
 
@@ -50,9 +51,9 @@ class CompilePool(PoolCore):
         # torch is imported before its settings are noted, or they could not be put back.
         inductor("async_compile")
         with self._timeline.span("warm") as note:
-            self._held = pools.take_out()
+            self._held = registry.take_out()
             try:
-                pool = pools.make_pool(self._wanted, self.start_method, *self._for_sidecar())
+                pool = registry.make_pool(self._wanted, self.start_method, *self._for_sidecar())
             except Exception as error:
                 self._give_back()
                 if isinstance(error, (OSError, RuntimeError, AssertionError, ValueError)):
@@ -66,14 +67,14 @@ class CompilePool(PoolCore):
 
         Raises PoolClosed and SidecarDied.
         """
-        self._ready = pools.ready_future(self._living("start_workers"))
+        self._ready = registry.ready_future(self._living("start_workers"))
 
     def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until a worker has answered and all workers live. timeout: seconds.
 
         Raises PoolNotReady with what was there when the time was over, SidecarDied if it died.
         """
-        limit = self.ready_timeout if timeout is None else timeout
+        limit = self.ready_timeout if timeout is None else seconds(timeout, "wait_ready: timeout")
         pool = self._living("wait_ready")
         began = time.monotonic()
         with self._timeline.span("ready"):
@@ -109,7 +110,7 @@ class CompilePool(PoolCore):
         Raises BadTarget, PoolTimeout, SidecarDied, PoolNotReady where it is not ready or a worker dies, and PoolUnsupported
         where no kernel can be compiled for that target here.
         """
-        limit = self.ready_timeout if timeout is None else timeout
+        limit = self.ready_timeout if timeout is None else seconds(timeout, "prime: timeout")
         if not (target or self._priming.target):
             raise BadTarget("prime: name a target, such as cuda:90: this pool's sidecar was made without one")
         wanted = triton_target(target or self._priming.target, "prime")
@@ -182,7 +183,7 @@ class CompilePool(PoolCore):
         timeout: seconds, `quiesce_timeout` if None.
         Raises PoolUnsupported where this pool cannot, PoolTimeout naming who is still there.
         """
-        limit = self.quiesce_timeout if timeout is None else timeout
+        limit = self.quiesce_timeout if timeout is None else seconds(timeout, "quiesce: timeout")
         pool = self._living("quiesce")
         self._need(pool, "quiesce")
         leaving = state.find_workers(pool)
@@ -212,7 +213,7 @@ class CompilePool(PoolCore):
 
         Raises PoolUnsupported where this pool cannot, PoolTimeout otherwise.
         """
-        limit = self.quiesce_timeout if timeout is None else timeout
+        limit = self.quiesce_timeout if timeout is None else seconds(timeout, "wakeup: timeout")
         pool = self._living("wakeup")
         self._need(pool, "wakeup")
         with self._timeline.span("wakeup"):
@@ -312,8 +313,8 @@ class CompilePool(PoolCore):
             self._timeline.clear()
             self._jobs.clear()
         self._unused = False
-        self._held = pools.take_out()
-        pools.install(pool, self._ready)
+        self._held = registry.take_out()
+        registry.install(pool, self._ready)
         settings.set_config("worker_start_method", self.start_method)
         settings.set_config("compile_threads", self._wanted)
         if self._answered:
@@ -328,7 +329,7 @@ class CompilePool(PoolCore):
         pool = self._pool
         if pool is not None:
             closing.close_torch_pool(pool, self.shutdown_timeout)
-        fresh = pools.make_pool(self._wanted, self.start_method, *self._for_sidecar())
+        fresh = registry.make_pool(self._wanted, self.start_method, *self._for_sidecar())
         self._take_over(fresh)
         self.wait_ready()
 

@@ -171,6 +171,7 @@ def _parse(text: object, origin: str, allowed: str) -> int:
     return int(match[1])
 
 
+# Long: each argument is one of the words that are weighed, and is told; what weighs them is below.
 def decide(
     *,
     capabilities: Capabilities | None,

@@ -14,6 +14,7 @@ from pytest_compilepool.runrecord import LEAKS_PROPERTY, find_property
 # Every session loads this file; what verdicts are is loaded with the first report that may carry one.
 if TYPE_CHECKING:
     from pytest_compilepool.conformance.verdict import Verdict
+    from pytest_compilepool.report.cellfile import CellFile
 
 _HEADS = {
     "conforms": "kept",
@@ -91,6 +92,23 @@ class Verdicts:
     def of(self, outcome: str) -> list[Verdict]:
         """Those with that outcome."""
         return [verdict for verdict in self.verdicts.values() if verdict.outcome == outcome]
+
+
+def conclude(session: pytest.Session, found: Verdicts, cell_file: CellFile | None) -> None:
+    """The verdicts have come in: they are written, and where nothing was tried the exit status says so."""
+    if not found.verdicts:
+        return
+    if cell_file is not None:
+        cut_short = bool(session.shouldstop or session.shouldfail or found.lost)
+        ended = session.exitstatus in (0, pytest.ExitCode.TESTS_FAILED)
+        if problem := cell_file.write(complete=ended and not cut_short):
+            found.problem = problem
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+            return
+    if session.exitstatus == 0 and found.tried == 0:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+    if found.ci and found.stale and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def write_summary(reporter: pytest.TerminalReporter, found: Verdicts) -> None:

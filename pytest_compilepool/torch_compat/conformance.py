@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from pytest_compilepool.torch_compat import pools
+from pytest_compilepool.torch_compat import registry
 from pytest_compilepool.torch_compat.probe import inductor
 from pytest_compilepool.torch_compat.settings import get_config, set_config
 
@@ -19,7 +19,7 @@ def make(processes: int, idle_seconds: float | None, start_method: str = "subpro
     else:
         set_config("quiesce_async_compile_pool", True)
         set_config("quiesce_async_compile_time", idle_seconds)
-    return pools.make_pool(processes, start_method)
+    return registry.make_pool(processes, start_method)
 
 
 def current() -> Any:
@@ -60,7 +60,7 @@ def serve(pool: Any, wait: float | None) -> None:
     if wait is not None:
         probe = pool.submit(inductor("async_compile").AsyncCompile._get_ready)
         probe.result(wait)
-    pools.install(pool, probe)
+    registry.install(pool, probe)
     # With one thread it would not be asked, however many workers it has.
     set_config("compile_threads", max(2, int(get_config("compile_threads") or 0)))
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A GPU that is not there: everything that must be stubbed so that Inductor generates and Triton compiles for it.
+"""A GPU that is not there: what must be stubbed so that Inductor generates and Triton compiles for it.
 
-Nothing is ever launched: kernels come down to PTX and binary, launchers are not made, and the wrapper code
-that Inductor generates runs dry, on fake tensors. This file holds every stub there is; `OfflineGpu.undo()`
-takes all of them off again. Written against torch 2.8 to 2.15; what one of them does not have is passed over.
+Nothing is ever launched: kernels come down to PTX and binary, launchers are not made, and the wrapper code that
+Inductor generates runs dry, on fake tensors. Every stub is put on here, and `OfflineGpu.undo()` takes all of them
+off again; what they put in place is in `standins`. Written against torch 2.8 to 2.15; what one of them does not have
+is passed over.
 """
 
 from __future__ import annotations
@@ -19,15 +20,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pytest_compilepool.targets import TARGETS, Target
-
-_MISSING = object()
+from pytest_compilepool.targets import Target
+from pytest_compilepool.torch_compat import standins
+from pytest_compilepool.torch_compat.stubs import Stubs
 
 # c10's table of device guards, one pointer for each kind of device (c10/core/DeviceType.h).
 _GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
 _CUDA, _META = 1, 14
-
-_HIP = "6.4.0"
 
 
 class NothingIsLaunched(RuntimeError):
@@ -52,53 +51,6 @@ def unsupported() -> str | None:
     if code is not None and "tracing context" in code.co_consts:
         return f"Dynamo of torch {torch.__version__} takes no tensors without data (later ones do)"
     return None
-
-
-class Stubs:
-    """Attributes that were replaced, so that each can be put back as it was."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
-
-    def set(self, owner: Any, name: str, value: Any, *, only_if_there: bool = False) -> None:
-        """Replace an attribute; a class's is put back as the very object (static or class method) that it was."""
-        before = (
-            owner.__dict__.get(name, _MISSING) if isinstance(owner, type) else getattr(owner, name, _MISSING)
-        )
-        if before is _MISSING and only_if_there:
-            return
-        setattr(owner, name, value)
-        self._undo.append(lambda: _put_back(owner, name, before))
-
-    def item(self, mapping: Any, key: Any, value: Any) -> None:
-        """Replace an entry of a dict."""
-        before = mapping.get(key, _MISSING)
-        mapping[key] = value
-
-        def undo() -> None:
-            if before is _MISSING:
-                mapping.pop(key, None)
-            else:
-                mapping[key] = before
-
-        self._undo.append(undo)
-
-    def later(self, undo: Callable[[], None]) -> None:
-        """Something else to be undone."""
-        self._undo.append(undo)
-
-    def undo(self) -> None:
-        """Put everything back, the last first."""
-        while self._undo:
-            self._undo.pop()()
-
-
-def _put_back(owner: Any, name: str, before: Any) -> None:
-    if before is _MISSING:
-        with contextlib.suppress(AttributeError):
-            delattr(owner, name)
-    else:
-        setattr(owner, name, before)
 
 
 class OfflineGpu:
@@ -168,7 +120,7 @@ class OfflineGpu:
         import torch
 
         target, stubs = self.target, self._stubs
-        properties = _properties(target)
+        properties = standins.properties(target)
         capability = target.capability
         answers: dict[str, Any] = {
             "is_available": lambda: True,
@@ -192,7 +144,7 @@ class OfflineGpu:
             "manual_seed": lambda seed: None,
             "manual_seed_all": lambda seed: None,
             "synchronize": self._refuse("torch.cuda.synchronize()"),
-            "_DeviceGuard": _NoGuard,
+            "_DeviceGuard": standins.NoGuard,
             "is_current_stream_capturing": lambda: False,
         }
         for name, answer in answers.items():
@@ -206,7 +158,7 @@ class OfflineGpu:
 
         target, stubs = self.target, self._stubs
         if target.backend == "hip":
-            stubs.set(torch.version, "hip", _HIP)
+            stubs.set(torch.version, "hip", standins.HIP)
             stubs.set(torch.version, "cuda", None)
         elif torch.version.hip is not None:
             stubs.set(torch.version, "hip", None)
@@ -215,25 +167,25 @@ class OfflineGpu:
             "_cuda_getDevice": lambda: 0,
             "_cuda_getDeviceCount": lambda: 1,
             "_cuda_isInBadFork": lambda: False,
-            "_cuda_getCurrentRawStream": _no_stream,
+            "_cuda_getCurrentRawStream": standins.no_stream,
         }.items():
             stubs.set(torch._C, name, answer)
         # A build with CUDA makes a real tensor before the first fake one.
         fake_tensor = sys.modules.get("torch._subclasses.fake_tensor")
         for name in ("init_gpu_context", "init_cuda_context"):
-            stubs.set(fake_tensor, name, _told_nothing, only_if_there=True)
+            stubs.set(fake_tensor, name, standins.told_nothing, only_if_there=True)
         # Dynamo of 2.15 asks for the current stream before it runs what it compiled.
         for owner in (
             torch._C._dynamo.utils,
             sys.modules.get("torch._dynamo.utils"),
             sys.modules.get("torch._dynamo.guards"),
         ):
-            stubs.set(owner, "get_current_stream", _stream, only_if_there=True)
-        stubs.set(torch._C, "_accelerator_getStream", _stream, only_if_there=True)
-        stubs.set(torch._C, "_accelerator_setStream", _told_nothing, only_if_there=True)
+            stubs.set(owner, "get_current_stream", standins.stream, only_if_there=True)
+        stubs.set(torch._C, "_accelerator_getStream", standins.stream, only_if_there=True)
+        stubs.set(torch._C, "_accelerator_setStream", standins.told_nothing, only_if_there=True)
         guards = torch._C._dynamo.guards
-        stubs.set(guards, "_empty_strided_cuda", _empty_strided)
-        stubs.set(guards, "_reinterpret_tensor", _reinterpreted, only_if_there=True)
+        stubs.set(guards, "_empty_strided_cuda", standins.empty_strided)
+        stubs.set(guards, "_reinterpret_tensor", standins.reinterpreted, only_if_there=True)
 
     def _interface(self, device_interface: Any, properties: Any, answers: dict[str, Any]) -> None:
         stubs, interface = self._stubs, device_interface.CudaInterface
@@ -281,7 +233,7 @@ class OfflineGpu:
         from triton.runtime.driver import driver as holder
 
         name = "_active" if hasattr(holder, "_active") else "active"
-        made = _driver(self.target, self._refuse("a kernel launch"))
+        made = standins.driver(self.target, self._refuse("a kernel launch"))
         self._stubs.set(holder, name, made)
         self._stubs.set(triton_helpers, "set_driver_to_gpu", lambda: None)
 
@@ -322,14 +274,14 @@ class OfflineGpu:
         # Whether a template takes along what follows it is decided by a benchmark, too: it does.
         owner = scheduler.Scheduler
         self._stubs.set(
-            owner, "benchmark_fused_nodes", functools.partial(_told, (1.0, "")), only_if_there=True
+            owner, "benchmark_fused_nodes", functools.partial(standins.told, (1.0, "")), only_if_there=True
         )
-        self._stubs.set(owner, "benchmark_codegened_module", _compiled_candidate, only_if_there=True)
+        self._stubs.set(owner, "benchmark_codegened_module", standins.compiled_candidate, only_if_there=True)
 
     def _workers(self, async_compile: Any) -> None:
         """A worker knows nothing of this process's stubs: the job that is sent puts on those that it needs."""
         if hasattr(async_compile, "_worker_compile_triton"):
-            job = functools.partial(worker_compile_triton, self.target.name)
+            job = functools.partial(standins.worker_compile_triton, self.target.name)
             self._stubs.set(async_compile, "_worker_compile_triton", job)
 
     def _refuse(self, what: str) -> Callable[..., Any]:
@@ -342,154 +294,6 @@ class OfflineGpu:
             raise NothingIsLaunched(text)
 
         return refuse
-
-
-def worker_compile_triton(target: str, *args: Any, **kwargs: Any) -> Any:
-    """torch's job of that name, in a worker that is to compile for a GPU which is not there.
-
-    Triton takes the target from the kernel's source, but up to torch 2.13 a driver is looked for all the same;
-    and the heuristics ask `torch.cuda.is_available()` and `torch.version.hip` rather than the source (seen in
-    2.13: a softmax got one warp in the parent and four in the worker).
-    """
-    import torch
-    from torch._inductor.runtime import triton_helpers
-    from torch._inductor.runtime.compile_tasks import _worker_compile_triton
-
-    triton_helpers.set_driver_to_gpu = _nothing
-    torch.cuda.is_available = _yes
-    if not hasattr(torch._C, "_cuda_getCurrentRawStream"):
-        # A candidate that is to be benchmarked imports it; a CPU build of torch has none.
-        torch._C._cuda_getCurrentRawStream = _no_stream
-    if TARGETS[target].backend == "hip":
-        torch.version.hip, torch.version.cuda = _HIP, None
-    return _worker_compile_triton(*args, **kwargs)
-
-
-def _nothing() -> None:
-    """Stands in for a function that has nothing to do here."""
-
-
-def _told(answer: Any, *args: Any, **kwargs: Any) -> Any:
-    """Gives the same answer to every question."""
-    return answer
-
-
-def _stream(device: Any = None) -> Any:
-    """The default stream of the GPU that is not there."""
-    import torch
-
-    return torch.Stream(stream_id=0, device_index=0, device_type=_CUDA)
-
-
-def _told_nothing(*args: Any, **kwargs: Any) -> None:
-    """Stands in for a function that sets something."""
-
-
-def _no_stream(device: int) -> int:
-    """Stands in for the question which stream is the current one."""
-    return 0
-
-
-def _compiled_candidate(scheduler: Any, module: Any, *args: Any, **kwargs: Any) -> tuple[float, str]:
-    """Stands in for the benchmark of a candidate: it is compiled, as it would be for that, and it is fast."""
-    module.triton_.precompile()
-    return 0.5, ""
-
-
-def _yes() -> bool:
-    """Stands in for a question whether there is a GPU."""
-    return True
-
-
-class _NoGuard:
-    """Stands in for `torch.cuda._DeviceGuard`."""
-
-    def __init__(self, index: Any = None) -> None:
-        self.idx = index
-
-    def __enter__(self) -> _NoGuard:
-        return self
-
-    def __exit__(self, *told: Any) -> None:
-        return None
-
-
-def _empty_strided(size: Any, stride: Any, dtype: Any) -> Any:
-    import torch
-
-    return torch.empty_strided(size, stride, dtype=dtype, device="cuda")
-
-
-def _reinterpreted(tensor: Any, size: Any, stride: Any, offset: int = 0) -> Any:
-    """The same memory in another form; torch's own makes a tensor of the device meta of it (2.15)."""
-    return tensor.as_strided(size, stride, tensor.storage_offset() + offset)
-
-
-def _properties(target: Target) -> Any:
-    """What Inductor reads of `torch.cuda.get_device_properties()`."""
-    return types.SimpleNamespace(
-        name=f"{target.model} (not there)",
-        major=target.capability[0],
-        minor=target.capability[1],
-        multi_processor_count=target.processors,
-        regs_per_multiprocessor=target.registers,
-        max_threads_per_multi_processor=target.threads,
-        max_threads_per_block=1024,
-        warp_size=target.warp_size,
-        total_memory=target.memory,
-        shared_memory_per_block=target.shared,
-        shared_memory_per_block_optin=target.shared_optin,
-        shared_memory_per_multiprocessor=target.shared_optin + 1024,
-        L2_cache_size=50 * 2**20,
-        is_integrated=0,
-        is_multi_gpu_board=0,
-        gcnArchName=str(target.arch) if target.backend == "hip" else "",
-        clock_rate=1980000,
-        memory_clock_rate=2619000,
-        memory_bus_width=5120,
-        uuid="GPU-00000000-0000-0000-0000-000000000000",
-    )
-
-
-def _driver(target: Target, refuse: Callable[..., Any]) -> Any:
-    """A driver of Triton's for the target, of the class that Inductor looks for, which opens no library."""
-    from triton.backends.compiler import GPUTarget
-
-    if target.backend == "hip":
-        from triton.backends.amd.driver import HIPDriver as Base
-    else:
-        from triton.backends.nvidia.driver import CudaDriver as Base
-
-    class NoDriver(Base):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.launcher_cls = refuse
-            self.utils = types.SimpleNamespace(
-                load_binary=refuse,
-                get_device_properties=lambda device: {
-                    "max_shared_mem": target.shared_optin,
-                    "multiprocessor_count": target.processors,
-                    "warpSize": target.warp_size,
-                    "max_num_regs": target.registers,
-                },
-            )
-            self.get_current_device = lambda: 0
-            self.set_current_device = lambda device: None
-            self.get_current_stream = lambda device=0: 0
-            self.get_device_capability = lambda device=0: target.capability
-
-        def get_current_target(self) -> Any:
-            return GPUTarget(target.backend, target.arch, target.warp_size)
-
-        def get_device_interface(self) -> Any:
-            import torch
-
-            return torch.cuda
-
-        @staticmethod
-        def is_active() -> bool:
-            return True
-
-    return NoDriver()
 
 
 def _forget_what_was_asked() -> None:

@@ -10,7 +10,7 @@ import atexit
 import sys
 from typing import Any
 
-from pytest_compilepool.torch_compat import pools
+from pytest_compilepool.torch_compat import pools, registry
 
 
 def _inner(pool: Any) -> Any | None:
@@ -58,7 +58,7 @@ def ask_to_shut_down(pool: Any) -> None:
 
 def forget(pool: Any) -> None:
     """Make torch forget a closed pool of whatever kind, exit handlers included."""
-    pools.forget(pool)
+    registry.forget(pool)
     for name in ("shutdown", "_shutdown"):
         handler = getattr(pool, name, None)
         if handler is not None:

@@ -10,7 +10,7 @@ import pytest
 from pytest_compilepool.bench import rounds, tables
 from pytest_compilepool.bench.bounds import bound_of
 from pytest_compilepool.bench.compile import shares
-from pytest_compilepool.bench.result import BadResult, Result, Sample, Side
+from pytest_compilepool.bench.result import SCHEMA, BadResult, Result, Sample, Side
 from pytest_compilepool.bench.workloads import MOST_KERNELS, as_triton, plan
 
 
@@ -140,7 +140,8 @@ def test_a_result_comes_back_from_its_file_as_it_was(compiled, pools):
     for result in (compiled, pools):
         told = json.loads(json.dumps(result.as_json()))
         again = Result.from_json(told, result.bench)
-        assert again == result
+        assert told.pop("schema") == SCHEMA
+        assert again == result == Result.from_json(told, result.bench)  # one of before there was a number
         assert again.as_json() == result.as_json()
     with pytest.raises(BadResult, match="it is a result of `compilepool bench pool`"):
         Result.from_json(pools.as_json(), "compile")
@@ -152,6 +153,12 @@ def test_a_result_comes_back_from_its_file_as_it_was(compiled, pools):
         ({"samples": None}, "is missing, or is of another kind"),
         ({"about": []}, "is missing, or is of another kind"),
         ({"bench": 7}, "it is no result of a bench"),
+        (
+            {"schema": 2, "bench": 7},
+            "its schema is 2, and the last one that is known here is 1: a newer pytest-comp",
+        ),
+        ({"schema": "1"}, "its schema, '1', is no whole number from 1"),
+        ({"schema": True}, "its schema, True, is no whole number from 1"),
         ({"about": {"cpus": "many"}}, "`about.cpus`: 'many' is no number"),
         ({"about": {"versions": 7}}, "`about.versions` is no object"),
         ({"samples": [{}]}, "a sample of it cannot be read: KeyError"),

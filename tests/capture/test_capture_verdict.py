@@ -174,14 +174,14 @@ def test_a_pool_that_goes_to_sleep_during_the_capture_was_awake_before(guard, ca
 
 def test_a_pool_that_another_has_taken_the_place_of(guard, capture, ready_pool):
     """torch does not hold it any more, and its workers live all the same."""
-    from pytest_compilepool.torch_compat import pools
+    from pytest_compilepool.torch_compat import registry
 
-    held = pools.take_out()
+    held = registry.take_out()
     try:
         capture()
     finally:
-        pools.put_back(held)
-        pools.install(ready_pool.torch_pool, held.ready)
+        registry.put_back(held)
+        registry.install(ready_pool.torch_pool, held.ready)
     text = verdict(guard)
     assert "compile pool READY: torch does not hold it; sidecar pid" in text
     assert f"workers pid {pids(ready_pool.workers)}" in text

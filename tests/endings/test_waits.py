@@ -38,7 +38,7 @@ from pytest_compilepool.keys import SESSION
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session):
-    print("in a hurry:", session.config.stash[SESSION].manager.hurry)
+    print("in a hurry:", session.config.stash[SESSION].pools.manager.hurry)
 """
 
 
@@ -88,7 +88,7 @@ def test_it(compile_pool, request):
     job = compile_pool.submit(time.sleep, 100_000.0)
     with pytest.raises(PoolTimeout, match="workers had 0.4 s to go"):
         compile_pool.quiesce()
-    assert Session.of(request.config).manager._jobs_timeout == 0.2
+    assert Session.of(request.config).pools.manager._jobs_timeout == 0.2
 """
 
 

@@ -58,6 +58,7 @@ LOADED_FOR_HEADER = {
     "pytest_compilepool.pool",
     "pytest_compilepool.pool.policy",
     "pytest_compilepool.resources",
+    "pytest_compilepool.sessionpools",
     "pytest_compilepool.words",
 }
 

@@ -138,6 +138,12 @@ def _with_processes(read):
     ("change", "says"),
     [
         ({"bench": "pool"}, "it is no result of `compilepool bench vllm`"),
+        (
+            {"schema": 2, "bench": 7},
+            "its schema is 2, and the last one that is known here is 1: a newer pytest-comp",
+        ),
+        ({"schema": "1"}, "its schema, '1', is no whole number from 1"),
+        ({"schema": True}, "its schema, True, is no whole number from 1"),
         ({"samples": [{"pair": 0}]}, "a start in it cannot be read: KeyError: 'phase'"),
         ({"samples": [7]}, "a start in it cannot be read: AttributeError"),
         ({"processes": [8]}, "it compares no two numbers of processes"),

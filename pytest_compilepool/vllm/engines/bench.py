@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool.bench import rounds
-from pytest_compilepool.bench.result import BadResult, number
+from pytest_compilepool.bench.result import SCHEMA, BadResult, check_schema, number
 from pytest_compilepool.vllm.engines.order import Engine, Order, Run
 from pytest_compilepool.vllm.engines.start import run
 
@@ -189,6 +189,7 @@ def _note(sample: Sample, measured: Measured, say: Callable[[str], None]) -> Non
 def as_json(measured: Measured, processes: Sequence[int], about: Mapping[str, Any]) -> dict[str, Any]:
     """Everything, as plain values. about: what was measured, and where."""
     return {
+        "schema": SCHEMA,
         "bench": "vllm",
         "versions": measured.samples[0].run.versions if measured.samples else {},
         **about,
@@ -222,10 +223,13 @@ _OF_A_POOL = ("warm", "ready", "quiesce", "shutdown")
 
 def from_json(told: Any) -> tuple[Measured, dict[str, Any]]:
     """The reverse: the starts, and what was measured and where. Raises BadResult."""
+    check_schema(told)
     if not isinstance(told, Mapping) or told.get("bench", "vllm") != "vllm" or "samples" not in told:
         raise BadResult("it is no result of `compilepool bench vllm`")
     about = {
-        name: value for name, value in told.items() if name not in ("faults", "samples", "medians", "bench")
+        name: value
+        for name, value in told.items()
+        if name not in ("schema", "faults", "samples", "medians", "bench")
     }
     try:
         measured = Measured(
