@@ -115,6 +115,26 @@ def test_one_that_has_died_between_two_features_gives_way_to_another(server, imp
     assert second == server.pid != first
 
 
+def test_its_environment_is_that_of_who_asks_and_not_of_what_was_imported(importable, monkeypatch):
+    """Importing torch writes variables, too; and those of whoever started the server may be gone since."""
+    (importable / "writes.py").write_text("import os\nos.environ['BY_THE_IMPORT'] = '1'\n")
+    (importable / "reads.py").write_text(
+        "import os\ndef variables(bench):\n"
+        "    bench.note([os.environ.get(name) for name in ('BY_THE_IMPORT', 'OF_BEFORE', 'OF_NOW')])\n"
+    )
+    monkeypatch.setenv("OF_BEFORE", "1")
+    server = ForkServer(["writes"])
+    try:
+        assert server.usable(), server.refusal
+        monkeypatch.delenv("OF_BEFORE")
+        monkeypatch.setenv("OF_NOW", "1")
+        write_order(Order("jobs.add", "reads", "variables", REFERENCE, sys.path, 20.0), importable)
+        assert server.run(importable, 20.0) == 0
+        assert json.loads((importable / ANSWER).read_text())["notes"] == [[None, None, "1"]]
+    finally:
+        server.close()
+
+
 def test_where_nothing_can_be_forked_each_is_new(importable):
     (importable / "no_more.py").write_text(
         "import os\nreal, made = os.fork, []\n"
