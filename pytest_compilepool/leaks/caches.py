@@ -21,6 +21,10 @@ from pytest_compilepool.records import Leak, Snapshot
 
 _PREFIX = "torchinductor_"  # how torch, and those who follow it, name a cache folder in the temporary folder
 
+_ALWAYS_SHARED = frozenset({"precompiled_headers"})
+"""What torch keeps below its default folder wherever the cache is, read from its source: made by the first C++ compile of a
+machine, whose headers it then is for everybody."""
+
 _TEMPORARY = "temporary"
 _OUTSIDE = "outside"
 _ROOT = "root"
@@ -75,7 +79,7 @@ class CacheChecker(LeakChecker):
     def _outside(self) -> Iterator[Path]:
         yield from self._seen_outside
         for root, names in self._watched.items():
-            yield from (root / name for name in sorted(_names(root) - names))
+            yield from (root / name for name in sorted(_names(root) - names - _ALWAYS_SHARED))
 
     def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
         in_effect = {os.path.realpath(path) for key, path in before.items() if _kind(key) == _ROOT}

@@ -157,6 +157,16 @@ class TestInnocent:
         (outer / "fxgraph" / "new").mkdir()
         assert own.leaks() == []
 
+    def test_headers_that_torch_keeps_in_its_default_folder(
+        self, account: Any, checker: CacheChecker, outer: Path
+    ) -> None:
+        own = account(checker)
+        checker.watch([outer])
+        (outer / "precompiled_headers").mkdir()
+        assert own.leaks() == []
+        checker.unwatch()
+        assert own.leaks() == []
+
     def test_folder_made_and_removed(self, account: Any, checker: CacheChecker, temporary: Path) -> None:
         own = account(checker)
         with tempfile.TemporaryDirectory(prefix="torchinductor_"):
