@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build the wheel and use it as a stranger would: in an empty environment, without torch, far from here.
 
+    python tests/packaging/check_wheel.py [--python PYTHON] [--wheel FILE] [--dependencies lowest]
+
 Run by .ci/run and by `tox -e wheel`; needs the dependency groups `build` and `typing`, pip, and an index
 for what the wheel depends on. Prints what it does; the exit status is 0 if all of it went well.
 """
 
 from __future__ import annotations
 
+import argparse
+import email
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 import zipfile
 from pathlib import Path
 
@@ -51,11 +54,23 @@ class Failed(Exception):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--python", default=sys.executable, help="the interpreter of the empty environment; default: this"
+    )
+    parser.add_argument("--wheel", type=Path, help="a wheel that is there; default: one is built")
+    parser.add_argument(
+        "--dependencies",
+        choices=["newest", "lowest"],
+        default="newest",
+        help="lowest: of each dependency exactly the release that is its lower bound",
+    )
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="compilepool-wheel-") as name:
         home = Path(name)
-        wheel = build(home)
+        wheel = arguments.wheel.resolve() if arguments.wheel else build(home)
         look_inside(wheel)
-        python = install(home, wheel)
+        python = install(home, wheel, arguments.python, arguments.dependencies == "lowest")
         outside = home / "outside"
         outside.mkdir()
         use_packages(python, outside)
@@ -89,15 +104,36 @@ def look_inside(wheel: Path) -> None:
     demand(not missing, f"the wheel lacks {', '.join(missing)}")
 
 
-def install(home: Path, wheel: Path) -> Path:
-    """Returns the interpreter of an environment that holds the wheel and what it depends on."""
+def install(home: Path, wheel: Path, base: str, lowest: bool) -> Path:
+    """Returns the interpreter of an environment that holds the wheel and what it depends on.
+
+    base: the interpreter that makes it; lowest: its dependencies are of the releases that are their lower bounds.
+    """
     place = home / "empty"
-    venv.create(place, with_pip=False, symlinks=os.name != "nt")
+    run("make an empty environment", [base, "-m", "venv", "--without-pip", str(place)], cwd=home)
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = [sys.executable, "-m", "pip", "--python", str(python)]
-    run("install it in an empty environment", [*pip, "install", "--quiet", str(wheel)], cwd=home)
+    bounds = lower_bounds(wheel) if lowest else []
+    run(
+        f"install {wheel.name} {' '.join(bounds)}",
+        [*pip, "install", "--quiet", str(wheel), *bounds],
+        cwd=home,
+    )
     run("its dependencies agree", [*pip, "check"], cwd=home)
+    version = run("its Python", [str(python), "--version"], cwd=home)
+    print(f"wheel: in {version.strip()}, {', '.join(bounds) or 'the newest of all'}")
     return python
+
+
+def lower_bounds(wheel: Path) -> list[str]:
+    """Such as "pytest==8.4", one for each dependency that is no extra."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (one for one in archive.namelist() if one.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    wanted = [one for one in metadata.get_all("Requires-Dist", []) if "extra ==" not in one]
+    bounds = [one.replace(">=", "==") for one in wanted]
+    demand(all(one.count("==") == 1 and "," not in one for one in bounds), f"each has one bound: {wanted}")
+    return bounds
 
 
 def use_packages(python: Path, outside: Path) -> None:
