@@ -76,14 +76,16 @@ class LeakWatch:
         """One checker by its name. Raises KeyError."""
         return next(checker for checker in self.checkers if checker.name == name)
 
-    def begin(self, item: pytest.Item, engaged: bool) -> None:
-        """Before a test is set up. engaged: look at it in full, else only by what is cheap."""
+    def begin(self, item: pytest.Item, engaged: bool, late: bool = False) -> None:
+        """Before a test is set up. engaged: look at it in full, else only by what is cheap; late: it runs already."""
         if engaged and self._session is None:
             self._adopting = adopt_orphans()
             self._session = census.measure(self._end_checkers())
         checkers = self.checkers if engaged else self._cheap
         allowed = marks.allowances(item, self.names) if engaged else []
         self._current = Account(item, engaged, checkers, census.measure(checkers), allowed)
+        if late:
+            self._values_are_not_told()
 
     @contextlib.contextmanager
     def wider_scope(self, fixturedef: Any) -> Iterator[None]:
@@ -105,8 +107,11 @@ class LeakWatch:
             self._scopes[id(fixturedef)] = (made, blind)
             account.before = census.merged(account.before, made)
 
-    def _unseen_scope_ended(self) -> None:
-        """Nobody looked when that fixture was set up: what it puts back now cannot be told from what a test breaks."""
+    def _values_are_not_told(self) -> None:
+        """Nobody looked when something was set up that puts back what it has changed: monkeypatch, a fixture of wider scope.
+
+        What it puts back cannot be told from what the test breaks.
+        """
         if self._current is not None:
             snapshots = self._current.before.snapshots
             snapshots.update(dict.fromkeys(name for name in snapshots if name in self._judging_values))
@@ -131,7 +136,7 @@ class LeakWatch:
     def scope_ended(self, fixturedef: Any) -> None:
         """After such a fixture was torn down: what it made must be gone by the end of this test."""
         if id(fixturedef) not in self._scopes:
-            self._unseen_scope_ended()
+            self._values_are_not_told()
             return
         made, blind = self._scopes.pop(id(fixturedef))
         if self._current is not None:

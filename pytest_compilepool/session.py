@@ -353,9 +353,9 @@ class Session:
 
     # -- inside --------------------------------------------------------------------------------------
 
-    def _look_at(self, item: pytest.Item, engaged: bool) -> None:
+    def _look_at(self, item: pytest.Item, engaged: bool, late: bool = False) -> None:
         self.guard.start()
-        self.leaks.begin(item, engaged)
+        self.leaks.begin(item, engaged, late)
         if engaged:
             self.leaks.owned.tag = self.guard.tag()
 
@@ -368,7 +368,7 @@ class Session:
             self._timeouts.arm()
         item, self._waiting = self._waiting, None
         if item is not None:
-            self._look_at(item, False)
+            self._look_at(item, False, late=True)
 
     def _pools_since_the_last_test(self) -> tuple[list[Birth], list[str]]:
         if self._register is None:

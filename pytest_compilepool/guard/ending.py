@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -22,6 +23,9 @@ from pytest_compilepool.sessionrecord import Owner
 _ROUNDS = 3  # what forks while it is ended is found in the next
 _TOLD = 100  # processes that are told of one by one
 _WORKER = "compile_worker"
+
+# Removed while a worker that is killed compiles in it, such a folder is made anew by its compiler: not with mode 0700.
+_PRIMING = re.compile(r"compilepool-[0-9]+-prime-([0-9]+-)?[a-z0-9_]{8}")
 
 
 def end(owner: dict[str, Any], record: str, finished: bool) -> None:
@@ -161,7 +165,7 @@ def _described(row: Proc) -> str:
 
 
 def folders_of(owner: Owner) -> list[Path]:
-    """Its temporary folders, `compilepool-PID-...`, of this user's own and with mode 0700.
+    """Its temporary folders, `compilepool-PID-...`, of this user's own; see `_private`.
 
     None where another process has that pid now: they could be that one's.
     """
@@ -188,10 +192,14 @@ def folders_without_owner() -> dict[int, list[Path]]:
 
 
 def _private(path: Path) -> os.stat_result | None:
-    """What is known of a folder of this user's own with mode 0700; None for anything else."""
+    """What is known of a folder that this user's own processes made, nobody else can write to, and a user hardly did.
+
+    By its mode, which is 0700 as `tempfile` gives it, or by the whole of its name. None for anything else.
+    """
     with contextlib.suppress(OSError):
         seen = path.lstat()
-        if stat.S_ISDIR(seen.st_mode) and not seen.st_mode & 0o077 and seen.st_uid == os.geteuid():
+        open_to_others = 0o022 if _PRIMING.fullmatch(path.name) else 0o077
+        if stat.S_ISDIR(seen.st_mode) and not seen.st_mode & open_to_others and seen.st_uid == os.geteuid():
             return seen
     return None
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_compilepool.torch_compat.creation import CreationWatch, Creator
@@ -14,12 +13,13 @@ class PoolBlocked(BaseException):
     """A pool was started where none is allowed. A BaseException, so that torch's fallbacks do not swallow it."""
 
 
-@dataclass(frozen=True)
+# Not a dataclass: every session that has torch loads this file, and making one takes longer than the rest of it.
 class Birth:
     """One pool that was made: its kind as torch_compat names it, and by whom."""
 
-    kind: str
-    creator: Creator
+    def __init__(self, kind: str, creator: Creator) -> None:
+        self.kind = kind
+        self.creator = creator
 
 
 class PoolRegister:

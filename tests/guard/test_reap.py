@@ -83,6 +83,27 @@ def test_folders_of_a_command_that_was_killed(told, state, tmp_path):
     assert living.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "removed"),
+    [
+        ("prime-abc_1234", 0o755, True),  # made anew by the compiler of a worker, with its own idea of modes
+        ("prime-4711-abc_1234", 0o755, True),
+        ("prime-abc_1234", 0o775, False),  # others may have put into it what they like
+        ("prime-abc_1234", 0o757, False),
+        ("prime-notes", 0o755, False),  # somebody's own
+        ("prime-4711-abc_1234-old", 0o755, False),
+    ],
+)
+def test_a_folder_for_priming_that_was_made_anew(told, state, tmp_path, name, mode, removed):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(30)
+    folder = tmp_path / "tmp" / f"compilepool-{gone.pid}-{name}"
+    folder.mkdir()
+    folder.chmod(mode)
+    told("--yes")
+    assert folder.exists() is not removed
+
+
 def test_a_session_that_runs_is_left_alone(told, state, play):
     session = play("tagged", "worker")
     assert told("--yes") == ("1 session is running, and left alone\n", 0)
