@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_compilepool.bench import svg
+from pytest_compilepool.bench import inside, starts, svg
 from pytest_compilepool.bench.result import BadResult
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
@@ -33,7 +33,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source",
         metavar="FILE",
-        help="measure nothing: show, and plot, what --json has written",
+        help="measure nothing: show and plot what --json wrote",
     )
 
 
@@ -164,6 +164,18 @@ def different_numbers(text: str, option: str, most: int, least: int = 1, fewest:
         many = {1: "one or more", 2: "two or more"}[fewest]
         raise Refused(f"{option}: {text!r} is not allowed; allowed: {many} different numbers")
     return found
+
+
+def check_torch(limit: float) -> None:
+    """Whether an interpreter as the measured ones can import torch, which one is started for. limit: seconds for it.
+
+    Raises Refused: else each run of each round would say it.
+    """
+    try:
+        with starts.started(inside.nothing, {}, limit=limit):
+            pass
+    except starts.StartFailed as error:
+        raise Refused(f"nothing can be measured: {error}") from None
 
 
 def check_room(processes: list[int]) -> None:
