@@ -100,8 +100,9 @@ def _main_stack() -> list[str]:
     """Of the thread in which tests run, without what runs them."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     stack = [] if frame is None else traceback.extract_stack(frame)
-    of_test = [one for one in stack if not any(folder in one.filename for folder in _NOBODYS)]
-    shown = "".join(traceback.format_list(of_test or stack)).splitlines()
+    runners = [n for n, one in enumerate(stack) if any(folder in one.filename for folder in _NOBODYS)]
+    of_test = stack[runners[-1] + 1 :] if runners else stack
+    shown = "".join(traceback.format_list(of_test or stack[-_LAST:])).splitlines()
     return ["stack of this process, thread MainThread:", *shown] if shown else []
 
 
