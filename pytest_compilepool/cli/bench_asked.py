@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 _BIG = 200 * 2**20  # bytes; no result is as large
 
+_IMPORT_SECONDS = 300.0  # for torch, whatever the limit of a run: what is late is a fault of that run
+
 INTERRUPTED = 2
 
 
@@ -166,13 +168,13 @@ def different_numbers(text: str, option: str, most: int, least: int = 1, fewest:
     return found
 
 
-def check_torch(limit: float) -> None:
-    """Whether an interpreter as the measured ones can import torch, which one is started for. limit: seconds for it.
+def check_torch() -> None:
+    """Whether an interpreter as the measured ones can import torch, which one is started for.
 
     Raises Refused: else each run of each round would say it.
     """
     try:
-        with starts.started(inside.nothing, {}, limit=limit):
+        with starts.started(inside.nothing, {}, limit=_IMPORT_SECONDS):
             pass
     except starts.StartFailed as error:
         raise Refused(f"nothing can be measured: {error}") from None

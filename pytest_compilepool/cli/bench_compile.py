@@ -84,7 +84,7 @@ def _measured(arguments: argparse.Namespace) -> Result | None:
     sides = [Side(number, kind, name) for name in workloads for number in processes for kind in kinds]
 
     def measure() -> Result:
-        asked.check_torch(limit)
+        asked.check_torch()
         triton, device = compile.ask_gpu(limit) if target == HERE else ("", "")
         wish = compile.Wish(target, count, limit, triton, device)
         return compile.measure(sides, runs, wish, asked.say)

@@ -70,7 +70,7 @@ def _measured(arguments: argparse.Namespace) -> Result | None:
     sides = [Side(number, kind) for number in processes for kind in kinds]
 
     def measure() -> Result:
-        asked.check_torch(float(limit))
+        asked.check_torch()
         return pool.measure(sides, runs, target=target, idle=float(idle), limit=float(limit), say=asked.say)
 
     return asked.measured(measure)
