@@ -81,7 +81,9 @@ class Warden:
             self.record = SessionRecord(owner, folder)
         except OSError as error:
             # The guard knows by itself what to do.
-            self.trouble = f"no record of this session: {error}"
+            self.trouble = (
+                f"no record of this session, so `compilepool reap` will not name its tests: {error}"
+            )
 
     @property
     def pids(self) -> set[int]:

@@ -12,7 +12,7 @@ from typing import Any
 from pytest_compilepool import proctree
 from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.pool import closing, forks, state
-from pytest_compilepool.pool.errors import PoolClosed, PoolUnsupported, SidecarDied, describe_exit
+from pytest_compilepool.pool.errors import HIDDEN, PoolClosed, PoolUnsupported, SidecarDied, describe_exit
 from pytest_compilepool.pool.joblog import JobLog, Timeline
 from pytest_compilepool.pool.priming import Priming
 from pytest_compilepool.pool.watcher import DeathWatch
@@ -20,6 +20,8 @@ from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolSt
 from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools
 from pytest_compilepool.torch_compat.timers import make_timer_prompt
 from pytest_compilepool.words import counted
+
+__tracebackhide__ = HIDDEN
 
 _SLICE = 0.05  # seconds between two looks at the process tree while something else is waited for
 _STORY = 1.0  # seconds in which a death that one thread has noticed is written down

@@ -13,12 +13,21 @@ from pytest_compilepool import proctree
 from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.pool import closing, state
 from pytest_compilepool.pool.core import PoolCore
-from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported, SidecarDied
+from pytest_compilepool.pool.errors import (
+    HIDDEN,
+    PoolClosed,
+    PoolNotReady,
+    PoolTimeout,
+    PoolUnsupported,
+    SidecarDied,
+)
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.targets import BadTarget, triton_target
 from pytest_compilepool.torch_compat import pools, settings
 from pytest_compilepool.torch_compat.probe import inductor
 from pytest_compilepool.words import counted, last_line
+
+__tracebackhide__ = HIDDEN
 
 T = TypeVar("T")
 

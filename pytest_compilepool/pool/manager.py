@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 
 from pytest_compilepool import proctree
 from pytest_compilepool.genuine import Genuine
-from pytest_compilepool.pool.errors import PoolError, SidecarDied
+from pytest_compilepool.pool.errors import HIDDEN, PoolError, SidecarDied
 from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.pool.needs import Needs, current_needs, differences
 from pytest_compilepool.records import Event, Jobs, PoolState
+
+__tracebackhide__ = HIDDEN
 
 _USABLE = (PoolState.STARTING, PoolState.QUIESCED, PoolState.READY, PoolState.PRIMED)
 _AFTER_PARK = 1.0  # seconds for what has had those already

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 CONFTEST = """
@@ -68,3 +70,20 @@ def test_a_test_that_leaves_getpid_patched_is_judged_and_so_is_the_next(inner):
     said = result.stdout.str()
     assert "LEFT_BY_THE_FIRST" in said
     assert "LEFT_BY_THE_NEXT" in said
+
+
+def test_an_error_of_a_pool_is_shown_at_the_line_of_the_test(inner):
+    pytest.importorskip("torch")
+    source = """
+        from pytest_compilepool.pool.facade import CompilePool
+        from pytest_compilepool.workloads import jobs
+
+        def test_too_early():
+            CompilePool(2).submit(jobs.echo, 1)
+    """
+    result = inner(textwrap.dedent(source))
+    result.assert_outcomes(failed=1)
+    said = result.stdout.str()
+    assert "PoolClosed: submit: this pool was not warmed yet: call warm() first" in said
+    assert "facade.py" not in said
+    assert "core.py" not in said
