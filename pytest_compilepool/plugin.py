@@ -78,6 +78,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtest_protocol(
     item: pytest.Item, nextitem: pytest.Item | None
 ) -> Generator[None, object, object]:
+    __tracebackhide__ = True  # an error of a test is no matter of this frame
     Session.of(item.config).about_to_run(item, nextitem)
     with Session.of(item.config).room.around(item):
         return (yield)
@@ -86,6 +87,7 @@ def pytest_runtest_protocol(
 # First of all wrappers, so that what other plugins set up for the test is inside the two censuses.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    __tracebackhide__ = True
     Session.of(item.config).before_test(item)
     return (yield)
 
@@ -97,6 +99,7 @@ def pytest_runtest_setup_of_what_is_refused(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Generator[None, object, object]:
+    __tracebackhide__ = True
     return (yield from Session.of(request.config).fixture(fixturedef))
 
 
@@ -107,6 +110,7 @@ def pytest_fixture_post_finalizer(fixturedef: Any, request: pytest.FixtureReques
 # Inside the teardown phase, so that `-x`, reruns and JUnit see a leak that fails the test.
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    __tracebackhide__ = True
     failing = True
     try:
         result = yield

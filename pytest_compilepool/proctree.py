@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.records import ProcessKey
 
 TAG = "COMPILEPOOL_SESSION"
@@ -39,7 +40,7 @@ def tag_below() -> str:
 
     Where this session is killed, its guard knows by the beginning what it has to end.
     """
-    mine = os.environ.get(TAG) or str(os.getpid())
+    mine = os.environ.get(TAG) or str(Genuine.getpid())
     return f"{mine}{_BELOW}{os.urandom(16).hex()}"
 
 
@@ -184,8 +185,8 @@ def _psutil_lookup(pid: int) -> Proc | None:
 
 def own_key() -> ProcessKey:
     """This process."""
-    row = lookup(os.getpid())
-    return row.key if row is not None else ProcessKey(os.getpid(), 0.0)
+    row = lookup(Genuine.getpid())
+    return row.key if row is not None else ProcessKey(Genuine.getpid(), 0.0)
 
 
 def alive(key: ProcessKey) -> bool:

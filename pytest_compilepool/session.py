@@ -13,6 +13,7 @@ import pytest
 
 from pytest_compilepool import marks
 from pytest_compilepool.conformance.feature import ATTRIBUTE as FEATURE
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.keys import FAILED, NOTES, REFUSED, SESSION, forget
 from pytest_compilepool.options import Settings, read_settings
 from pytest_compilepool.report import conformance
@@ -70,7 +71,7 @@ class Session:
         self._prestart: Prestart | None = None
         self._waiting: pytest.Item | None = None
         self.run_of_workers = ""  # xdist's name of the run, where this is its controller
-        self._owner = os.getpid()
+        self._owner = Genuine.getpid()
         self.guard = SessionGuard(config, self.summary.errors.append)
         self._timeouts: Timeouts | None = None
         self.room = Room(config, self.settings.exclusive_timeout)
@@ -206,7 +207,7 @@ class Session:
 
     def before_test(self, item: pytest.Item) -> None:
         """Before anything of a test is set up, and again before each rerun of it."""
-        if os.getpid() != self._owner:
+        if Genuine.getpid() != self._owner:
             return
         forget(item)
         self.guard.began(item)
@@ -233,6 +234,7 @@ class Session:
 
     def fixture(self, fixturedef: Any) -> Generator[None, object, object]:
         """Around the setup of a fixture: what a wider scope makes is not one test's leak."""
+        __tracebackhide__ = True  # an error of a fixture is no matter of this frame
         if fixturedef.scope == "function":
             return (yield)
         if self._leaks is not None and self._leaks.watching:
@@ -257,7 +259,7 @@ class Session:
 
         Raises pytest's failure where the options say that a leak, or a blocked pool, fails the test.
         """
-        if os.getpid() != self._owner:
+        if Genuine.getpid() != self._owner:
             return  # a fork that a test has made: pools, processes and settings are its parent's
         self._waiting = None
         births, blocked = self._pools_since_the_last_test()
@@ -285,7 +287,7 @@ class Session:
 
     def finish(self, session: pytest.Session) -> None:
         """The session ends: every pool is closed, every trace of ours removed, and what is left is told."""
-        if os.getpid() != self._owner:
+        if Genuine.getpid() != self._owner:
             return
         if self._pools is not None:
             self._pools.close(self.summary.total)
@@ -361,7 +363,7 @@ class Session:
 
     def _torch_appeared(self) -> None:
         """In the middle of a test that nobody looked at: the census before its first pool is taken now."""
-        if os.getpid() != self._owner:
+        if Genuine.getpid() != self._owner:
             return
         self.guard.start()
         if self._timeouts is not None:

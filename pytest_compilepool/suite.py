@@ -169,7 +169,8 @@ class Suite:
             try:
                 self._subject = subjects.ask(self._spec, needs)
             except subjects.BadRequirements as error:
-                raise pytest.UsageError(f"--compilepool-requirements: {error}") from None
+                origin = "--compilepool-requirements: " if self._settings.requirements else ""
+                raise pytest.UsageError(f"{origin}{error}") from None
         if not self._versions_fit:
             try:
                 for found in self._definitions.values():

@@ -7,7 +7,6 @@ before the time is up; a test that ends in that moment after all shows nothing o
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.keys import SECTIONS
 from pytest_compilepool.torch_compat.installed import inductor_loaded
 
@@ -39,7 +39,7 @@ class Timeouts:
         self._note = note
         self._waiting: tuple[pytest.Item, str, float, float] | None = None
         self._timers: dict[int, threading.Timer] = {}
-        self._owner = os.getpid()
+        self._owner = Genuine.getpid()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> Generator[None, object, object]:
@@ -60,7 +60,7 @@ class Timeouts:
     def arm(self) -> None:
         """From here on the test that runs may have a pool."""
         waiting, self._waiting = self._waiting, None
-        if waiting is None or os.getpid() != self._owner:
+        if waiting is None or Genuine.getpid() != self._owner:
             return
         item, method, when, lead = waiting
         timer = threading.Timer(max(0.0, when - time.monotonic()), self._gather, (item, method, lead))
@@ -86,7 +86,7 @@ class Timeouts:
         from pytest_compilepool.pool import diagnosis
 
         try:
-            text = diagnosis.explain(seconds * 0.7)
+            text = diagnosis.explain(seconds * 0.7, everything=item.config.get_verbosity() > 1)
         except Exception as error:  # torch half imported, a pool half made: then that is what is known
             text = f"the pools could not be looked at: {type(error).__name__}: {error}"
         if not text or id(item) not in self._timers:

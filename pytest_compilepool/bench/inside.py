@@ -19,6 +19,11 @@ from pytest_compilepool.torch_compat.clock import CompileClock, phases
 from pytest_compilepool.torch_compat.probe import inductor
 
 
+def nothing(file: str) -> None:
+    """All of an interpreter but what is measured in it: torch is imported when it is called. file: gets an empty object."""
+    _write(file, {})
+
+
 def pool(file: str, *, processes: int, target: str, primed: bool, idle: float, limit: float) -> None:
     """Measure what a pool costs. file: gets the figures of `measure_pool`."""
     _write(

@@ -115,7 +115,7 @@ def _why(answer: Answer) -> str:
     failure = answer.failure
     if failure is None:
         return "; ".join(answer.faults)
-    if failure.type in ("BadInput", "OfflineUnsupported"):
+    if failure.type in ("BadInput", "OfflineUnsupported", "TorchUnavailable"):
         return failure.text
     return f"{failure.type} in stage {failure.stage!r}: {failure.text}"
 

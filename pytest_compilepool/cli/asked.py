@@ -26,6 +26,7 @@ from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Su
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.matrix.writing import remove_earlier
 from pytest_compilepool.options import INTERPRETERS
+from pytest_compilepool.report.cellfile import unwritable
 from pytest_compilepool.suite import bundled
 from pytest_compilepool.torch_compat.installed import POOL_MODULES
 
@@ -65,6 +66,12 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
         allowed = ", ".join(INTERPRETERS)
         raise Refused(f"--interpreter: {arguments.interpreter!r} is not allowed; allowed: {allowed}")
     at_once = _at_once(arguments.n, mode)
+    # pytest would say it as well, after torch has been imported to ask the pool.
+    why_not = "" if arguments.cell is None else unwritable(Path(arguments.cell))
+    if why_not:
+        raise Refused(
+            f"--cell: {arguments.cell!r} cannot be written: {why_not}; allowed: a file in a folder that is there"
+        )
     try:
         definition = read_definition(bundled(), arguments.requirements or DEFAULT, arguments.expectations)
         every = {one.group for one in definition.features.values()}

@@ -8,22 +8,31 @@ from typing import Any
 
 from pytest_compilepool.cli import bench_compile, bench_pool, bench_vllm
 from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
+from pytest_compilepool.cli.refusal import listed, sentence
 
 _BENCHES = {
     "pool": (bench_pool, "what a pool costs, by its number of processes"),
     "compile": (
         bench_compile,
-        "what a pool takes off compiles with empty caches, and how near that is to the bound",
+        "what a pool saves where caches are empty, and the most that it could",
     ),
-    "vllm": (bench_vllm, "what a pool takes off the start of a vLLM engine"),
+    "vllm": (bench_vllm, "what a pool saves at the start of a vLLM engine"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command, which has sub-commands of its own."""
-    whats: Any = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    parser.usage = f"{parser.prog} WHAT [OPTION ...]"
+    parser.description = listed(
+        "Measure, in rounds, each in a fresh interpreter:",
+        {name: text for name, (_, text) in _BENCHES.items()},
+    )
+    parser.epilog = "Example: compilepool bench pool --runs 1"
+    whats: Any = parser.add_subparsers(
+        prog=parser.prog, dest="what", metavar="WHAT", required=True, help=argparse.SUPPRESS
+    )
     for name, (module, text) in _BENCHES.items():
-        sub = whats.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub = whats.add_parser(name, description=sentence(text))
         sub.bad_arguments = BAD_ARGUMENTS
         module.add_arguments(sub)
 

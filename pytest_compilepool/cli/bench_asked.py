@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_compilepool.bench import svg
+from pytest_compilepool.bench import inside, starts, svg
 from pytest_compilepool.bench.result import BadResult, Result
 from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.fresh.interrupt import as_by_ctrl_c
@@ -21,6 +21,8 @@ from pytest_compilepool.words import last_line
 T = TypeVar("T")
 
 _BIG = 200 * 2**20  # bytes; no result is as large
+
+_IMPORT_SECONDS = 300.0  # for torch, whatever the limit of a run: what is late is a fault of that run
 
 INTERRUPTED = 2
 
@@ -33,7 +35,7 @@ def add_files(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source",
         metavar="FILE",
-        help="measure nothing: show, and plot, what --json has written",
+        help="measure nothing: show and plot what --json wrote",
     )
 
 
@@ -189,6 +191,18 @@ def different_numbers(text: str, option: str, most: int, least: int = 1, fewest:
         many = {1: "one or more", 2: "two or more"}[fewest]
         raise Refused(f"{option}: {text!r} is not allowed; allowed: {many} different numbers")
     return found
+
+
+def check_torch() -> None:
+    """Whether an interpreter as the measured ones can import torch, which one is started for.
+
+    Raises Refused: else each run of each round would say it.
+    """
+    try:
+        with starts.started(inside.nothing, {}, limit=_IMPORT_SECONDS):
+            pass
+    except starts.StartFailed as error:
+        raise Refused(f"nothing can be measured: {error}") from None
 
 
 def check_room(processes: list[int]) -> None:

@@ -20,31 +20,27 @@ from pytest_compilepool.torch_compat import installed_version
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments. None where it was not given: --from takes none of those that measure."""
-    parser.add_argument(
-        "--workload", metavar="A,B", help=f"what is compiled: {', '.join(WORKLOADS)} (kernels,model)"
-    )
+    parser.usage = f"{parser.prog} [OPTION ...]"
+    parser.epilog = "Example: compilepool bench compile --workload kernels --processes 1,4 --runs 1"
+    parser.add_argument("--workload", metavar="A,B", help=f"of {', '.join(WORKLOADS)} (kernels,model)")
     parser.add_argument(
         "--processes", metavar="N,M", help="compared with the fewest of them; 1: no pool (1,2)"
     )
     parser.add_argument("--runs", metavar="N", help="rounds, each with one compile with each number (3)")
     parser.add_argument(
-        "--target",
-        metavar="TARGET",
-        help="the GPU, which need not be there, or `here`, the one that is (cuda:90)",
+        "--target", metavar="GPU", help="which need not be there, or `here`, which is (cuda:90)"
     )
     parser.add_argument(
         "--prime",
         metavar="WHICH",
         nargs="?",
         const="yes",
-        help="yes: Triton's first compile is over before the clock starts, in the workers or, without a pool, in the "
-        "process; no; or both, compared (yes)",
+        help="is Triton's first compile over before the clock starts, in the workers or, without a pool, in the "
+        "process? yes, no, both (yes)",
     )
     parser.add_argument("--no-prime", dest="prime", action="store_const", const="no", help="as --prime no")
     parser.add_argument(
-        "--kernels",
-        metavar="N",
-        help=f"of the workload `kernels`, the first N ({MOST_KERNELS}, which is all)",
+        "--kernels", metavar="N", help=f"of the workload `kernels`, the first N ({MOST_KERNELS}: all)"
     )
     parser.add_argument(
         "--limit", metavar="SECONDS", help="for one run, with its interpreter and its pool (300)"
@@ -78,6 +74,7 @@ def _measured(arguments: argparse.Namespace) -> Result | None:
     sides = [Side(number, kind, name) for name in workloads for number in processes for kind in kinds]
 
     def measure() -> Result:
+        asked.check_torch()
         triton, device = compile.ask_gpu(limit) if target == HERE else ("", "")
         wish = compile.Wish(target, count, limit, triton, device)
         return compile.measure(sides, runs, wish, asked.say)

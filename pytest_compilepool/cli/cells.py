@@ -13,6 +13,8 @@ from pytest_compilepool.cli.refusal import Refused
 from pytest_compilepool.matrix.cell import BadCell, Cell, read_cell
 from pytest_compilepool.matrix.writing import write_whole
 
+_WHAT_A_CELL_IS = "a cell is a file that `compilepool run --cell FILE` has written"
+
 
 def files(names: Iterable[str]) -> list[Path]:
     """Those files; of a folder all `.json` in it and below. Raises Refused where there is none."""
@@ -63,7 +65,7 @@ def read_all(names: Iterable[str]) -> tuple[list[Cell], list[str]]:
         except BadCell as error:
             bad.append(str(error))
     if not cells:
-        raise Refused("; ".join(bad))
+        raise Refused(f"{'; '.join(bad)}; {_WHAT_A_CELL_IS}")
     return cells, bad
 
 
@@ -74,7 +76,7 @@ def read_one(name: str) -> Cell:
     try:
         return read_cell(Path(name))
     except BadCell as error:
-        raise Refused(str(error)) from None
+        raise Refused(f"{error}; {_WHAT_A_CELL_IS}") from None
 
 
 def write(name: str, text: str, option: str) -> None:

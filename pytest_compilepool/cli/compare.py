@@ -12,6 +12,7 @@ from pytest_compilepool.matrix.compare import lines, regressed
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    parser.epilog = "Example: compilepool compare before.json after.json"
     parser.add_argument("base", metavar="BASE", help="a cell: how it was")
     parser.add_argument("head", metavar="HEAD", help="a cell: how it is")
 

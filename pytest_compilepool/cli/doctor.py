@@ -22,16 +22,14 @@ from pytest_compilepool.vllm.settings import BadSetting
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    parser.usage = f"{parser.prog} [OPTION ...]"
+    parser.epilog = "Example: compilepool doctor --measure"
     parser.add_argument("--measure", action="store_true", help="start a pool and measure what it costs")
-    parser.add_argument(
-        "--processes", metavar="N", help="how many processes to decide on and to measure with"
-    )
-    parser.add_argument("--start-method", metavar="METHOD", help="subprocess, fork or spawn")
+    parser.add_argument("--processes", metavar="N", help="how many to decide on, and to measure with")
+    parser.add_argument("--start-method", metavar="HOW", help="subprocess, fork or spawn")
     parser.add_argument("--vllm", action="store_true", help="what happens in the vLLM that is installed here")
     parser.add_argument(
-        "--events",
-        metavar="FILE",
-        help="a table of the events that vLLM's pool has written there; implies --vllm",
+        "--events", metavar="FILE", help="a table of what vLLM's pool wrote there; implies --vllm"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 

@@ -20,15 +20,17 @@ from pytest_compilepool.suite import bundled
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
-    parser.add_argument("what", choices=["update"], help="the only thing that there is to do")
+    parser.usage = f"{parser.prog} update CELL [CELL ...] --file FILE [OPTION ...]"
+    parser.epilog = "Example: compilepool expectations update here.json --file known.toml --dry-run"
     parser.add_argument(
-        "cells", nargs="+", metavar="CELL", help="files that `compilepool run --cell` wrote, or folders"
+        "what", choices=["update"], metavar="update", help="the only thing that there is to do"
+    )
+    parser.add_argument(
+        "cells", nargs="+", metavar="CELL", help="what `compilepool run --cell` wrote, or folders"
     )
     parser.add_argument("--file", metavar="FILE", required=True, help="the expectations, changed in place")
     parser.add_argument("--bug", metavar="LINK", default="", help="of what is added: https://...")
-    parser.add_argument(
-        "--suite", metavar="FOLDER", help="with the features.toml; the bundled suite's otherwise"
-    )
+    parser.add_argument("--suite", metavar="FOLDER", help="with a features.toml; else the bundled suite's")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be changed, and change nothing"
     )

@@ -3,45 +3,50 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import io
 import os
 import sys
 from collections.abc import Sequence
 
-from pytest_compilepool.cli.refusal import BAD_ARGUMENTS, Parser, Refused
+from pytest_compilepool.cli.refusal import BAD_ARGUMENTS, Parser, Refused, listed, sentence
 
 COMMANDS = {
-    "run": "try what a compile pool must do: the bundled conformance suite, against the torch that is installed",
-    "mutants": "try whether the conformance suite notices pools that are wrong",
-    "bench": "what a pool costs, and what it takes off compiles and off the start of a vLLM engine",
-    "matrix": "cells, the results of runs in many environments, side by side",
-    "compare": "two cells: what regressed, what was fixed, what cannot be compared",
-    "merge": "parts of one run, made with --shard, as one cell",
-    "expectations": "bring the file of known defects up to date with cells",
-    "reap": "list what earlier sessions have left on this machine, and end it",
-    "doctor": "what this torch can do, how many processes a pool would have here and why",
+    "doctor": "what this torch can do, and how many processes a pool gets here",
+    "run": "the conformance suite: does the pool here keep its promises?",
+    "matrix": "results of `run` (cells) from many environments, side by side",
+    "compare": "two cells: what regressed, what was fixed",
+    "merge": "cells of parts of one run (--shard) made into one",
+    "expectations": "add what cells found to a file of known defects",
+    "bench": "what a pool costs, and what it saves",
+    "reap": "list what earlier sessions left on this machine, and end it",
+    "mutants": "does the conformance suite notice pools that are wrong?",
 }
+
+
+def make_parser() -> Parser:
+    """The parser of all sub-commands. Imports the file of each, which is why `main` alone calls it."""
+    parser = Parser(
+        prog="compilepool",
+        usage="compilepool COMMAND [OPTION ...]",
+        description=listed("Tools around torch.compile's compile pool:", COMMANDS),
+        epilog="`compilepool COMMAND --help` has its options.\nExample: compilepool doctor --measure",
+    )
+    commands = parser.add_subparsers(
+        prog=parser.prog, dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS
+    )
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, description=sentence(text))
+        module = importlib.import_module(f"pytest_compilepool.cli.{name}")
+        sub.bad_arguments = getattr(module, "BAD_ARGUMENTS", sub.bad_arguments)
+        module.add_arguments(sub)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a sub-command. arguments: without the program's name, `sys.argv` unless given. Returns the exit status."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    parser = Parser(
-        prog="compilepool",
-        description="Tools around torch.compile's compile pool.",
-        epilog="Example: compilepool doctor --measure",
-    )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    subs: dict[str, Parser] = {}
-    for name, text in COMMANDS.items():
-        sub = subs[name] = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        module = importlib.import_module(f"pytest_compilepool.cli.{name}")
-        sub.bad_arguments = getattr(module, "BAD_ARGUMENTS", sub.bad_arguments)
-        module.add_arguments(sub)
-    parsed, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        subs[parsed.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    parsed = make_parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What a terminal cannot show is told in another way, and ends nothing.

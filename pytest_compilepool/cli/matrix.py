@@ -24,18 +24,18 @@ from pytest_compilepool.suite import bundled
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    parser.usage = f"{parser.prog} [OPTION ...] CELL [CELL ...]"
+    parser.epilog = "Example: compilepool matrix before.json after.json --html matrix.html"
     parser.add_argument(
-        "cells", nargs="+", metavar="CELL", help="files that `compilepool run --cell` wrote, or folders"
+        "cells", nargs="+", metavar="CELL", help="what `compilepool run --cell` wrote, or folders"
     )
-    parser.add_argument(
-        "--html", metavar="OUT", help="write one static page; needs jinja2 (the extra `report`)"
-    )
+    parser.add_argument("--html", metavar="OUT", help="write one static page (jinja2, the extra `report`)")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument(
-        "--markdown", action="store_true", help="for the summary of a CI step: changed rows only"
+        "--markdown", action="store_true", help="changed rows only, for the summary of a CI step"
     )
     shown.add_argument(
-        "--defects", action="store_true", help="what a torch lacks, and where each defect appears and is gone"
+        "--defects", action="store_true", help="every defect: where it appears, where it is gone"
     )
     parser.add_argument(
         "--support-json", metavar="OUT", help="write since and until when each feature is kept"

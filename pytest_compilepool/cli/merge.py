@@ -14,6 +14,8 @@ from pytest_compilepool.matrix.merge import merge
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    parser.usage = f"{parser.prog} CELL [CELL ...] --out FILE"
+    parser.epilog = "Example: compilepool merge part1.json part2.json --out whole.json"
     parser.add_argument("cells", nargs="+", metavar="CELL", help="the parts, files or folders")
     parser.add_argument("--out", metavar="FILE", required=True, help="the cell to write")
 

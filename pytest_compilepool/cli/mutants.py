@@ -28,6 +28,8 @@ from pytest_compilepool.suite import PACKAGE, bundled
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    parser.usage = f"{parser.prog} [OPTION ...] [FOLDER]"
+    parser.epilog = "Example, in a clone of the repository: compilepool mutants --group warm -n 4"
     parser.add_argument(
         "folder",
         nargs="?",
@@ -37,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--group", metavar="G", help="mutants of these modules only, separated by commas")
     parser.add_argument(
-        "--pool", metavar="TEXT", help="mutants of pools whose requirements hold this text only"
+        "--pool", metavar="TEXT", help="mutants of pools with this text in their requirements only"
     )
-    parser.add_argument("-n", metavar="N", type=int, default=2, help="so many at the same time (2)")
+    parser.add_argument("-n", metavar="N", default="2", help="so many at the same time (2)")
     parser.add_argument("--list", action="store_true", help="print the mutants and try none")
 
 
@@ -69,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     began = time.monotonic()
     try:
-        results = try_all(chosen, features, scenarios(bundled(), PACKAGE), arguments.n, _tell)
+        results = try_all(chosen, features, scenarios(bundled(), PACKAGE), _at_once(arguments.n), _tell)
     except BadRequirements as error:
         raise Refused(str(error)) from None
     bare = without_mutant(features, mutants)
@@ -82,8 +84,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _chosen(arguments: argparse.Namespace, features: dict[str, Feature]) -> tuple[list[Mutant], list[Mutant]]:
     """All mutants of the folder, and those that were asked for. Raises Refused."""
-    if arguments.n < 1:
-        raise Refused(f"-n: {arguments.n} is not allowed; allowed: a whole number from 1 on")
+    _at_once(arguments.n)
     try:
         mutants = read_mutants(Path(arguments.folder), features)
     except BadMutants as error:
@@ -98,6 +99,13 @@ def _chosen(arguments: argparse.Namespace, features: dict[str, Feature]) -> tupl
         raise Refused(str(error)) from None
     text = arguments.pool or ""
     return mutants, [one for one in mutants if one.group in groups and text in one.requirements]
+
+
+def _at_once(text: str) -> int:
+    """How many at the same time. Raises Refused."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 5 and int(text)):
+        raise Refused(f"-n: {text!r} is not allowed; allowed: a whole number from 1 to 9999")
+    return int(text)
 
 
 def _tell(result: Result) -> None:

@@ -70,9 +70,10 @@ class Survey:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.usage = f"{parser.prog} [OPTION ...]"
     parser.epilog = "Example: compilepool reap --yes"
     parser.add_argument(
-        "--yes", action="store_true", help="end what is found, and remove its records, without asking"
+        "--yes", action="store_true", help="end what is found and remove its records, without asking"
     )
     parser.add_argument("--json", action="store_true", help="list it as JSON, and end nothing without --yes")
 

@@ -23,38 +23,25 @@ from pytest_compilepool.suite import bundled, told_to_workers
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the sub-command."""
+    parser.usage = f"{parser.prog} [OPTION ...] [-- ARGUMENT ...]"
+    parser.epilog = "Example: compilepool run --mode smoke --cell here.json"
+    parser.add_argument("--mode", metavar="MODE", help="smoke (30 s), standard (the default) or stress (all)")
+    parser.add_argument("--group", metavar="G", help="these groups of features only, such as warm,death")
     parser.add_argument(
-        "--mode", metavar="MODE", help="smoke (30 s in all), standard (the default) or stress"
+        "-n", metavar="N", help="so many at a time, with pytest-xdist (by the CPUs, at most 8)"
     )
-    parser.add_argument("--group", metavar="G", help="these groups of features only, separated by commas")
+    parser.add_argument("--list", action="store_true", help="print the features and what is known, try none")
     parser.add_argument(
-        "-n",
-        metavar="N",
-        help="so many at the same time (three times as many as there are CPUs, one more in the mode smoke, at most 8, "
-        "where pytest-xdist is installed; 0: one after the other)",
+        "--requirements", metavar="CLASS", help="module:Class, for another pool than torch's own"
     )
     parser.add_argument(
-        "--list", action="store_true", help="print the features, and what is known of them here, and try none"
-    )
-    parser.add_argument("--requirements", metavar="module:Class", help="another pool than torch's own")
-    parser.add_argument(
-        "--interpreter",
-        metavar="HOW",
-        help="fork (the default: each feature's is forked from a process that has imported torch) or new",
+        "--interpreter", metavar="HOW", help="new, or fork (the default) of one that imported torch"
     )
     parser.add_argument("--expectations", metavar="FILE", help="known defects of that pool")
     parser.add_argument("--cell", metavar="FILE", help="write the results there, for `compilepool matrix`")
-    parser.add_argument(
-        "--shard", metavar="K/N", help="a part of the features only: 1/2 and 2/2 are all of them"
-    )
-    parser.add_argument(
-        "--require",
-        metavar="P",
-        help="gpu, vllm, torch==2.13.*, ...: an error where it is not here, not a skip",
-    )
-    parser.add_argument(
-        "--attempts", metavar="N", help="how often a feature that is not as expected is tried (1)"
-    )
+    parser.add_argument("--shard", metavar="K/N", help="a part of the features: 1/2 and 2/2 are all of them")
+    parser.add_argument("--require", metavar="P", help="an error where it is not here: gpu, torch==2.13.*")
+    parser.add_argument("--attempts", metavar="N", help="tries of a feature that is not as expected (1)")
     parser.add_argument("--ci", action="store_true", help="fail if an expectation is stale")
     parser.add_argument("pytest", nargs="*", metavar="ARGUMENT", help="for pytest, after --")
 

@@ -146,7 +146,10 @@ def _look(spec: str, needs: list[str]) -> dict[str, Any]:
         preload = _modules(getattr(subject, "preload", ()))
         versions = {_plain(key): _plain(value) for key, value in subject.versions.items()}
     except (Exception, SystemExit) as error:
-        raise BadRequirements(f"{spec!r} cannot be asked: {type(error).__name__}: {error}") from None
+        # That there is no torch is a sentence by itself, and no fault of the class.
+        of_torch = type(error).__name__ == "TorchUnavailable"
+        told = str(error) if of_torch else f"{spec!r} cannot be asked: {type(error).__name__}: {error}"
+        raise BadRequirements(told) from None
     reasons = {need: _reason(kind, need) for need in needs}
     return {
         "name": name,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool import proctree, sessionrecord
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.leaks import reaper
 from pytest_compilepool.proctree import Proc
 from pytest_compilepool.records import ProcessKey
@@ -82,7 +83,7 @@ def left_by(owner: Owner) -> list[Proc]:
     if owner.is_foreign or owner.boot != sessionrecord.boot_id():
         return []  # they are elsewhere, or ended with the machine
     rows = proctree.table()
-    spared = {os.getpid(), owner.pid} | _ancestors(rows)
+    spared = {Genuine.getpid(), owner.pid} | _ancestors(rows)
     # A pid is used again one day: whoever has it now, what is younger than that one is its own.
     now = rows.get(owner.pid)
     until = now.key.started if now is not None and now.key != owner.key else float("inf")
@@ -153,7 +154,7 @@ def _is_of_a_pool(row: Proc) -> bool:
 
 def _ancestors(rows: dict[int, Proc]) -> set[int]:
     found: set[int] = set()
-    pid = os.getpid()
+    pid = Genuine.getpid()
     while pid in rows and pid not in found:
         found.add(pid)
         pid = rows[pid].parent

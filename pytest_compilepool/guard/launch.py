@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.guard import watch
 from pytest_compilepool.leaks.processes import is_adopting, stop_adopting
 from pytest_compilepool.records import ProcessKey
@@ -34,8 +35,8 @@ def start_guard(owner: dict[str, Any], record: str, controller: int | None) -> P
     Returns who it is. Raises GuardFailed.
     """
     told = {
-        "pid": os.getpid(),
-        "started": watch.start_of(os.getpid()),
+        "pid": Genuine.getpid(),
+        "started": watch.start_of(Genuine.getpid()),
         "controller": None if controller is None else [controller, watch.start_of(controller)],
         "owner": owner,
         "record": record,

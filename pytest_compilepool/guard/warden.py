@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pytest_compilepool import places, proctree, sessionrecord
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.guard import ending, launch
 from pytest_compilepool.leaks import reaper
 from pytest_compilepool.records import ProcessKey
@@ -28,13 +29,13 @@ class Warden:
     """
 
     def __init__(self, root: Path, worker: str = "", run: str = "") -> None:
-        self.tag = f"{os.getpid()}-{os.urandom(16).hex()}"
+        self.tag = f"{Genuine.getpid()}-{os.urandom(16).hex()}"
         self.trouble = ""
         self.record: SessionRecord | None = None
         self._guard: ProcessKey | None = None
         self._mark: int | None = None
         # A session in a session, in one process: the pools that outlive it are the outer one's.
-        self._nested = os.environ.get(proctree.TAG, "").startswith(f"{os.getpid()}-")
+        self._nested = os.environ.get(proctree.TAG, "").startswith(f"{Genuine.getpid()}-")
         self._mark_name = ""
         # A test may have broken anything, and whether there is a guard is not its concern.
         try:
@@ -80,7 +81,9 @@ class Warden:
             self.record = SessionRecord(owner, folder)
         except OSError as error:
             # The guard knows by itself what to do.
-            self.trouble = f"no record of this session: {error}"
+            self.trouble = (
+                f"no record of this session, so `compilepool reap` will not name its tests: {error}"
+            )
 
     @property
     def pids(self) -> set[int]:
@@ -99,7 +102,7 @@ class Warden:
         Such a one is nobody's leak only where nobody looks for leaks, or somebody allows it; torch ends it when the
         interpreter exits, which may take minutes.
         """
-        still = self._guard is not None and not self._nested and bool(ending.pools_of(os.getpid()))
+        still = self._guard is not None and not self._nested and bool(ending.pools_of(Genuine.getpid()))
         if self.record is not None:
             if still:
                 self.record.write({"finished": True})

@@ -195,7 +195,7 @@ class _Comparison:
 
     def verdict(self, checkers: Iterable[LeakChecker], waited: float, grace: float) -> Verdict:
         names = [checker.name for checker in checkers]
-        age = f"within the {time.monotonic() - self._before.taken_at:.2f} s since the census before"
+        age = f"within the last {time.monotonic() - self._before.taken_at:.2f} s"
         leaks = [leak for name in names for leak in self._leaks[name]]
         leaks = [dataclasses.replace(leak, since=leak.since or age) for leak in leaks]
         silent = [leak for name in names for leak in self._silent[name]]

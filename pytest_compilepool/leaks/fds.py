@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.leaks.base import MISSING, Change, LeakChecker, Owned
 from pytest_compilepool.leaks.holders import fd_holders
 from pytest_compilepool.leaks.opened import PROC, Descriptors, Open
@@ -54,7 +55,7 @@ class FdChecker(LeakChecker):
             return None
         passed = self._owned.fds() | _helper_fds() | _STANDARD
         # multiprocessing's arena of shared values, which it keeps for the life of the process.
-        heap = f"/pym-{os.getpid()}-"
+        heap = f"/pym-{Genuine.getpid()}-"
         return {fd: opened for fd, opened in found.items() if fd not in passed and heap not in opened.target}
 
     def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
@@ -151,7 +152,7 @@ def _other_end(opened: Open) -> str:
     if not target.startswith("pipe:") or not os.path.isdir(PROC):
         return ""
     names = []
-    for row in proctree.descendants(os.getpid()):
+    for row in proctree.descendants(Genuine.getpid()):
         folder = f"/proc/{row.pid}/fd"
         try:
             if any(os.readlink(f"{folder}/{fd}") == target for fd in os.listdir(folder)):

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.leaks import reaper
 from pytest_compilepool.leaks.base import LeakChecker, Owned
 from pytest_compilepool.leaks.holders import process_holders
@@ -79,7 +80,7 @@ class ProcessChecker(LeakChecker):
     def measure(self) -> Snapshot:
         rows = proctree.table()
         children = proctree.by_parent(rows)
-        me = os.getpid()
+        me = Genuine.getpid()
         below = proctree.below(me, children)
         for stray in self._find_strays(me, rows, {row.pid for row in below}):
             below += [stray, *proctree.below(stray.pid, children)]
@@ -202,14 +203,14 @@ def _maybe_adopted(pids: set[int]) -> set[int]:
     """
     if not pids or not is_adopting():
         return set()
-    me = proctree.lookup(os.getpid())
+    me = proctree.lookup(Genuine.getpid())
     session = os.getsid(0)
     owners = reaper.child_owners(pids)
     found = set()
     for pid in pids - set(owners):
         row = proctree.lookup(pid)
         plain_fork = row is not None and me is not None and row.name == me.name and _session(pid) == session
-        if row is not None and row.parent == os.getpid() and not plain_fork:
+        if row is not None and row.parent == Genuine.getpid() and not plain_fork:
             found.add(pid)
     return found
 
@@ -232,7 +233,7 @@ def _role(row: Proc, command: list[str]) -> str:
 
 
 def _parent_name(row: Proc) -> str:
-    if row.parent == os.getpid():
+    if row.parent == Genuine.getpid():
         return "this process"
     parent = proctree.lookup(row.parent)
     return f"pid {row.parent}" if parent is None else f"pid {row.parent} ({parent.name})"

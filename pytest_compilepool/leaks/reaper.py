@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.records import ProcessKey
 
 TERMINATE_GRACE = 1.0  # seconds that a process gets after SIGTERM
@@ -56,7 +57,7 @@ def _with_descendants(keys: Iterable[ProcessKey]) -> list[ProcessKey]:
     found: dict[ProcessKey, None] = {}
     for key in keys:
         row = rows.get(key.pid)
-        if row is None or row.key != key or key.pid == os.getpid():
+        if row is None or row.key != key or key.pid == Genuine.getpid():
             continue
         found.update(dict.fromkeys(r.key for r in (row, *proctree.descendants(key.pid, rows)) if not r.dead))
     return list(reversed(found))
@@ -97,7 +98,7 @@ def collect(pids: Iterable[int]) -> None:
     """
     if not hasattr(os, "WNOHANG"):
         return
-    me = os.getpid()
+    me = Genuine.getpid()
     rows = [row for row in map(proctree.lookup, set(pids)) if row is not None]
     dead = {row.pid for row in rows if row.dead and row.parent == me}
     if not dead:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.torch_compat import PoolRef, live_pools, others, pools
 from pytest_compilepool.torch_compat.timers import PromptTimer
@@ -111,7 +112,7 @@ def orphaned_workers(pool: Any, rows: dict[int, proctree.Proc]) -> list[proctree
     sidecar = pools.sidecar_pid(pool)
     if not arguments or (sidecar in rows and not rows[sidecar].dead):
         return []
-    mine = [row for row in rows.values() if not row.dead and row.pid not in (os.getpid(), sidecar)]
+    mine = [row for row in rows.values() if not row.dead and row.pid not in (Genuine.getpid(), sidecar)]
     return [row for row in mine if proctree.command(row.pid)[1:] == arguments]
 
 
@@ -135,7 +136,7 @@ def reap_adopted(keys: Iterable[ProcessKey]) -> None:
     """
     for key in keys:
         row = proctree.lookup(key.pid)
-        if row is not None and row.key == key and row.dead and row.parent == os.getpid():
+        if row is not None and row.key == key and row.dead and row.parent == Genuine.getpid():
             try:
                 os.waitpid(key.pid, os.WNOHANG)
             except ChildProcessError:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +10,9 @@ from concurrent.futures import CancelledError, Future, wait
 from typing import Any
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.pool import closing, forks, state
-from pytest_compilepool.pool.errors import PoolClosed, PoolUnsupported, SidecarDied, describe_exit
+from pytest_compilepool.pool.errors import HIDDEN, PoolClosed, PoolUnsupported, SidecarDied, describe_exit
 from pytest_compilepool.pool.joblog import JobLog, Timeline
 from pytest_compilepool.pool.priming import Priming
 from pytest_compilepool.pool.watcher import DeathWatch
@@ -20,6 +20,8 @@ from pytest_compilepool.records import Event, JobRecord, Jobs, PoolState, PoolSt
 from pytest_compilepool.torch_compat import PoolRef, live_pools, memoised_pool, pools, registry
 from pytest_compilepool.torch_compat.timers import make_timer_prompt
 from pytest_compilepool.words import counted, seconds
+
+__tracebackhide__ = HIDDEN
 
 _SLICE = 0.05  # seconds between two looks at the process tree while something else is waited for
 _STORY = 1.0  # seconds in which a death that one thread has noticed is written down
@@ -53,7 +55,7 @@ class PoolCore:
         self._watch: DeathWatch | None = None
         self._closed = False
         self._unused = False  # started ahead, and nobody has had it yet
-        self._maker = os.getpid()
+        self._maker = Genuine.getpid()
         self._ended: SidecarDied | None = None
         self._told = threading.Event()
         self._writing = threading.Lock()
@@ -269,7 +271,7 @@ class PoolCore:
             return self._ended
 
     def _living(self, what: str) -> Any:
-        if os.getpid() != self._maker:
+        if Genuine.getpid() != self._maker:
             raise PoolClosed(f"{what}: this pool belongs to process {self._maker}; this is a fork of it")
         self._follow()
         if self._closed:

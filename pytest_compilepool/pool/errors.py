@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import signal
 
 
@@ -40,3 +41,7 @@ def describe_exit(code: int | None) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
+
+
+HIDDEN = operator.methodcaller("errisinstance", PoolError)
+"""What a module of this room sets `__tracebackhide__` to: of these errors pytest shows the line of the test."""

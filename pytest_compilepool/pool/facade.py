@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,14 +10,24 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.pool import closing, state
 from pytest_compilepool.pool.core import PoolCore
-from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported, SidecarDied
+from pytest_compilepool.pool.errors import (
+    HIDDEN,
+    PoolClosed,
+    PoolNotReady,
+    PoolTimeout,
+    PoolUnsupported,
+    SidecarDied,
+)
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.targets import BadTarget, triton_target
 from pytest_compilepool.torch_compat import pools, registry, settings
 from pytest_compilepool.torch_compat.probe import inductor
 from pytest_compilepool.words import counted, last_line, seconds
+
+__tracebackhide__ = HIDDEN
 
 T = TypeVar("T")
 
@@ -244,7 +253,7 @@ class CompilePool(PoolCore):
         May be called twice. What torch held before `warm()` is put back. Never raises.
         """
         limit = self.shutdown_timeout if timeout is None else timeout
-        if os.getpid() != self._maker:
+        if Genuine.getpid() != self._maker:
             return closing.Closed("asked", 0.0)  # a fork of its owner: nothing here is ours to end
         if self._pool is None or self._closed:
             self._closed = True

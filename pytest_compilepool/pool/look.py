@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from dataclasses import dataclass, field
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.pool import state
 from pytest_compilepool.proctree import Proc
 from pytest_compilepool.records import JobRecord, PoolState
@@ -109,10 +109,10 @@ def _workers(ref: PoolRef, rows: dict[int, Proc]) -> list[int]:
 
 def _set_aside(rows: dict[int, Proc], known: set[int | None]) -> list[PoolLook]:
     """Sidecars of this process that torch does not hold now: parked between tests, under a younger pool, forgotten."""
-    parent = f"--parent={os.getpid()}"
+    parent = f"--parent={Genuine.getpid()}"
     found = []
     for row in rows.values():
-        if row.parent != os.getpid() or row.pid in known or row.dead:
+        if row.parent != Genuine.getpid() or row.pid in known or row.dead:
             continue
         command = proctree.command(row.pid)
         if parent not in command or not any(part.startswith("--workers=") for part in command):

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, field
 
 from pytest_compilepool import proctree
-from pytest_compilepool.pool.errors import PoolError, SidecarDied
+from pytest_compilepool.genuine import Genuine
+from pytest_compilepool.pool.errors import HIDDEN, PoolError, SidecarDied
 from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.pool.needs import Needs, current_needs, differences
 from pytest_compilepool.records import Event, Jobs, PoolState
+
+__tracebackhide__ = HIDDEN
 
 _USABLE = (PoolState.STARTING, PoolState.QUIESCED, PoolState.READY, PoolState.PRIMED)
 _AFTER_PARK = 1.0  # seconds for what has had those already
@@ -59,7 +61,7 @@ class PoolManager:
         self._made: list[CompilePool] = []
         self._owned: set[int] = set()
         self._ended: list[CompilePool] = []
-        self._owner = os.getpid()
+        self._owner = Genuine.getpid()
         self.hurry = False  # somebody has pressed Ctrl-C: jobs are not waited for
         self.tally = Tally()
 
@@ -167,7 +169,7 @@ class PoolManager:
 
     def release(self, pool: CompilePool) -> SidecarDied | None:
         """After a test: park the shared pool, close any other. Returns a death that nobody was told of."""
-        if os.getpid() != self._owner:
+        if Genuine.getpid() != self._owner:
             return None  # a fork of the session: the pool is its parent's
         untold = pool.untold_death()
         kept = pool is self._shared and not pool.replaced and pool.death is None
@@ -205,7 +207,7 @@ class PoolManager:
 
         within: seconds that all of them together may take to end by themselves; if None, each its own.
         """
-        if os.getpid() != self._owner:
+        if Genuine.getpid() != self._owner:
             return
         self._shared = self._shared_needs = None
         self.end_ahead()

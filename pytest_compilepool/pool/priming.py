@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.targets import triton_target
 
@@ -58,7 +59,7 @@ class Priming:
     def folder(self) -> Iterator[str]:
         """One for workers to compile in. What they still write there after the block is removed by `tidy()`."""
         # By its name whoever cleans up after this process finds it.
-        folder = self._in_use = tempfile.mkdtemp(prefix=f"compilepool-{os.getpid()}-prime-")
+        folder = self._in_use = tempfile.mkdtemp(prefix=f"compilepool-{Genuine.getpid()}-prime-")
         self._folders.add(folder)
         try:
             yield folder
@@ -75,7 +76,7 @@ class Priming:
             return
         from pytest_compilepool.workloads import primed
 
-        start = os.path.join(tempfile.gettempdir(), primed.folder_prefix(os.getpid(), sidecar))
+        start = os.path.join(tempfile.gettempdir(), primed.folder_prefix(Genuine.getpid(), sidecar))
         for folder in glob.glob(f"{glob.escape(start)}*"):
             shutil.rmtree(folder, ignore_errors=True)
 

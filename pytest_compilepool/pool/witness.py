@@ -16,6 +16,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pytest_compilepool.genuine import Genuine
+
 # number of the job, pid, what (0 began, 1 ended), time.monotonic(): on Linux one clock for all processes.
 _LINE = struct.Struct("=qqqd")
 _BEGAN, _ENDED = 0, 1
@@ -59,7 +61,7 @@ class Witnessed:
         except OSError:
             return  # the parent has ended, and nobody will read it
         try:
-            os.write(fd, _LINE.pack(self.number, os.getpid(), what, time.monotonic()))
+            os.write(fd, _LINE.pack(self.number, Genuine.getpid(), what, time.monotonic()))
         except OSError:
             pass
         finally:
@@ -88,12 +90,12 @@ class Ledger:
         self._file: str | None = None
         if hasattr(os, "memfd_create") and os.path.exists("/proc/self/fd"):
             self._fd = os.memfd_create("compilepool-jobs")
-            self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
+            self.path = f"/proc/{Genuine.getpid()}/fd/{self._fd}"
         else:
             self._fd, self._file = tempfile.mkstemp(prefix="compilepool-jobs-")
             self.path = self._file
         # Whoever forgets to close it does not keep the descriptor; a fork of this process leaves its own alone.
-        self._finalizer = weakref.finalize(self, _let_go, self._fd, self._file, os.getpid())
+        self._finalizer = weakref.finalize(self, _let_go, self._fd, self._file, Genuine.getpid())
         self._read = 0
         self._entries: dict[int, Entry] = {}
 
@@ -130,5 +132,5 @@ class Ledger:
 
 def _let_go(fd: int, file: str | None, owner: int) -> None:
     os.close(fd)
-    if file is not None and os.getpid() == owner:
+    if file is not None and Genuine.getpid() == owner:
         os.unlink(file)

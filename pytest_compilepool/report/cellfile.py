@@ -21,8 +21,11 @@ class CellFile:
         """found: what the cell is made of. Raises UsageError where nothing can be written there."""
         self._config, self._file, self._found, self._asked = config, file, found, asked
         self._run = cells.RunInfo()
-        if file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
-            raise pytest.UsageError(f"--compilepool-cell: {str(file)!r} cannot be written")
+        why = unwritable(file)
+        if why:
+            raise pytest.UsageError(
+                f"--compilepool-cell: {str(file)!r} cannot be written: {why}; allowed: a file in a folder that is there"
+            )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionstart(self) -> None:
@@ -46,3 +49,12 @@ class CellFile:
         except OSError as error:
             return f"--compilepool-cell: {str(self._file)!r} cannot be written: {error.strerror or error}"
         return ""
+
+
+def unwritable(file: Path) -> str:
+    """Why no cell can be written there, or an empty text."""
+    if file.is_dir():
+        return "it is a folder"
+    if not file.parent.is_dir():
+        return f"there is no folder {str(file.parent)!r}"
+    return "" if os.access(file if file.exists() else file.parent, os.W_OK) else "no permission"

@@ -98,13 +98,15 @@ def write_summary(reporter: pytest.TerminalReporter, summary: Summary) -> None:
         for line in total.notes:
             reporter.write_line(line)
     if summary.leaked:
-        reporter.section(f"leaks: {len(summary.leaked)} test(s)")
+        reporter.section(f"leaks: {len(summary.leaked)} test{'s' * (len(summary.leaked) > 1)}")
         for nodeid, leaks in summary.leaked.items():
             reporter.write_line(f"{nodeid} left behind:", bold=True)
             for leak in leaks:
                 reporter.write_line(_indented(leak["text"]))
     for nodeid, entries in summary.unused.items():
-        reporter.write_line(f"compilepool_leaks allows what did not leak: {nodeid}: {'; '.join(entries)}")
+        reporter.write_line(
+            f"{nodeid}: compilepool_leaks allows what did not leak: {'; '.join(entries)}; take it out of the marker"
+        )
     if summary.went_down:
         reporter.section("xdist workers that went down")
         for line in summary.went_down:

@@ -19,6 +19,7 @@ from typing import Any
 from pytest_compilepool.torch_compat.installed import installed_version
 
 _WARM_POOL = "TORCH_WARM_POOL"
+_START = "TORCHINDUCTOR_WORKER_START"
 _KNOWN_START_METHODS = ("subprocess", "fork", "spawn")
 
 
@@ -90,9 +91,12 @@ def inductor(module: str) -> Any:
                 return importlib.import_module(name)
     except Exception as error:
         version = installed_version() or "of unknown version"
-        raise TorchUnavailable(
-            f"torch {version} has no usable {name}: {type(error).__name__}: {error}"
-        ) from error
+        # What fails in the middle of it takes torch itself out of there again.
+        what = f"has no usable {name}" if "torch" in sys.modules else "is installed, but cannot be imported"
+        # Its words for a wrong value do not say where that came from.
+        start = os.environ.get(_START)
+        hint = "" if start is None or start not in str(error) else f" ({_START}={start})"
+        raise TorchUnavailable(f"torch {version} {what}: {type(error).__name__}: {error}{hint}") from error
 
 
 @contextlib.contextmanager

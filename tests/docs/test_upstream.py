@@ -150,7 +150,9 @@ def test_a_script_needs_nothing_of_this_package(script):
                 names = [node.module or "a relative import"]
             else:
                 names = []
-                if isinstance(node, ast.Constant) and re.search(r"^import .*\n", str(node.value), re.MULTILINE):
+                if isinstance(node, ast.Constant) and re.search(
+                    r"^import .*\n", str(node.value), re.MULTILINE
+                ):
                     texts.append(node.value)
             assert {name.partition(".")[0] for name in names} <= allowed, names
 

@@ -131,7 +131,7 @@ def test_it_is_nobodys_child_and_takes_no_time(state):
 def test_without_a_place_for_a_record_there_is_a_guard_and_one_sentence(play, monkeypatch, place):
     monkeypatch.setenv("COMPILEPOOL_STATE", place)
     warden = Warden(Path("/the/root"))
-    assert warden.trouble.startswith("no record of this session: ")
+    assert warden.trouble.startswith("no record of this session, so `compilepool reap` ")
     assert place in warden.trouble
     assert len(warden.pids) == 1
     warden.close()

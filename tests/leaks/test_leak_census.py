@@ -110,7 +110,7 @@ class TestCompare:
         before = census.measure([checker])
         checker.things = {"a": 1}
         (leak,) = census.compare([checker], before, 0.0).leaks
-        assert re.fullmatch(r"within the \d\.\d\d s since the census before", leak.since)
+        assert re.fullmatch(r"within the last \d\.\d\d s", leak.since)
 
 
 class TestAccounts:

@@ -52,10 +52,10 @@ def test_after():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["signal", "thread"])
-def test_what_the_pool_was_doing(inner, method):
+@pytest.mark.parametrize(("method", "verbose"), [("signal", False), ("thread", True)])
+def test_what_the_pool_was_doing(inner, method, verbose):
     source = HANGS.replace("METHOD", repr(method))
-    result = inner(source, "-p", "pytest_timeout")
+    result = inner(source, "-p", "pytest_timeout", *(["-vv"] if verbose else []))
     said = result.stdout.str() + result.stderr.str()
     assert TITLE in said
     text = said[said.index(TITLE) :]
@@ -66,7 +66,13 @@ def test_what_the_pool_was_doing(inner, method):
     assert "hrtimer_nanosleep" in text or " S " in text
     assert "stack of this process, thread MainThread" in text
     assert "in test_hangs" in text
-    assert "stack of pid" in text
+    assert ("stack of pid" in text) is verbose
+    assert (diagnosis.MORE in text) is not verbose
+    if not verbose:
+        section = text[: text.index(diagnosis.MORE)]
+        assert "_pytest" not in section
+        assert "runpy" not in section
+        assert len(section.splitlines()) <= 25
     assert result.ret == 1
 
 
@@ -95,9 +101,9 @@ def test_what_comes_after_the_end_of_a_test_is_not_its_own(monkeypatch, ends):
     """The look takes time, and the test may end meanwhile."""
     notes: list[str] = []
     timeouts = Timeouts(notes.append)
-    item = SimpleNamespace(nodeid="test_a", stash={})
+    item = SimpleNamespace(nodeid="test_a", stash={}, config=SimpleNamespace(get_verbosity=lambda: 0))
 
-    def explain(within):
+    def explain(within, everything):
         if ends:
             timeouts._cancel(item)
         return "what the pool was doing"

@@ -112,7 +112,9 @@ def test_allowed_leaks_are_quiet_and_unused_allowances_are_told(inner):
     )
     result.assert_outcomes(passed=1)
     result.stdout.no_fnmatch_line("*leaked*")
-    result.stdout.fnmatch_lines(["*allows what did not leak: *test_leaks: threads (planted here)*"])
+    result.stdout.fnmatch_lines(
+        ["*test_leaks: *allows what did not leak: threads (planted here); take it out*"]
+    )
 
 
 def test_a_pool_of_a_wider_scope_is_not_the_first_tests_leak(inner):
