@@ -6,7 +6,7 @@
 Each suite comes from its project's sdist, by pip, and runs in an environment of its own beside torch, as it is: no file
 of it is changed, no test is left out but by the arguments in SUITES. It runs three times, in the same order: the plugin
 not installed, installed, and installed with --compilepool-leaks=fail. Outcomes are compared test by test, by JUnit's XML.
-The exit status is 0 where no test ended otherwise with the plugin than without it; leaks are shown, to be judged by a person.
+The exit status is 0 where no test ended otherwise with the plugin than without it; leaks are shown, for a person to judge.
 Takes minutes, and an index; it is no part of CI.
 """
 
