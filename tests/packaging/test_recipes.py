@@ -20,6 +20,7 @@ from pytest_compilepool.matrix.merge import ELSEWHERE
 
 ROOT = Path(__file__).parents[2]
 GITHUB, BUILDKITE = (ROOT / "examples/ci" / f"{name}-matrix.yml" for name in ("github", "buildkite"))
+PYTORCH, VLLM = ROOT / "examples/ci/pytorch-workflow.yml", ROOT / "examples/ci/vllm-test-area.yaml"
 CELLS = sorted((ROOT / "docs/matrix").glob("*.json"))
 
 
@@ -28,7 +29,10 @@ def read(file):
     return yaml.YAML(typ="safe").load(file)
 
 
-@pytest.mark.parametrize(("file", "schema"), [(GITHUB, "github-workflows"), (BUILDKITE, "buildkite")])
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [(GITHUB, "github-workflows"), (BUILDKITE, "buildkite"), (PYTORCH, "github-workflows")],
+)
 def test_the_service_knows_every_key(file, schema):
     pytest.importorskip("check_jsonschema")
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", str(file)]

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
 
-from bounded import report
+from bounded import CannotTell, report
 
 
 def check() -> tuple[bool, str]:
@@ -18,9 +19,11 @@ def check() -> tuple[bool, str]:
     # As torch/_inductor/cpp_builder.py does; the compile itself would take a minute and change nothing.
     importlib.import_module("torch.utils.cpp_extension")
     added = [os.path.join(*Path(one).parts[-2:]) for one in sys.path if one not in before]
-    return bool(
-        added
-    ), f"importing torch.utils.cpp_extension has put into sys.path: {', '.join(added) or 'nothing'}"
+    version = importlib.metadata.version("setuptools")
+    if not added and "setuptools" in sys.modules:
+        raise CannotTell(f"setuptools {version} leaves nothing in sys.path, whoever imports it")
+    found = ", ".join(added) or "nothing"
+    return bool(added), f"a C++ kernel's imports, with setuptools {version}, have put into sys.path: {found}"
 
 
 if __name__ == "__main__":
