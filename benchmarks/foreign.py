@@ -4,9 +4,10 @@
     python benchmarks/foreign.py [--work FOLDER] [--suite psutil ...] [--source torch=test_compile_worker.py] [--json FILE]
 
 Each suite comes from its project's sdist, by pip, and runs in an environment of its own beside torch, as it is: no file
-of it is changed, no test is left out but by the arguments in SUITES. It runs three times, in the same order: the plugin
-not installed, installed, and installed with --compilepool-leaks=fail. Outcomes are compared test by test, by JUnit's XML.
-The exit status is 0 where no test ended otherwise with the plugin than without it; leaks are shown, for a person to judge.
+of it is changed, no test is left out but by the arguments in SUITES. It runs four times, in the same order: the plugin
+not installed, installed, installed with --compilepool-leaks=fail, and once more not installed, which shows the tests
+that end now so, now so by themselves. Outcomes are compared test by test, by JUnit's XML. The exit status is 0 where
+no test failed that had passed twice without the plugin; leaks are shown, to be judged by a person.
 Takes minutes, and an index; it is no part of CI.
 """
 
@@ -29,8 +30,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+HOLDS = ("pytest_compilepool", "suites", "fixtures", "pyproject.toml", "README.md", "LICENSE")
 LEAKS = "compilepool.leaks"
-MODES: dict[str, tuple[str, ...]] = {"absent": (), "auto": (), "fail": ("--compilepool-leaks=fail",)}
+MODES: dict[str, tuple[str, ...]] = {
+    "absent": (),
+    "auto": (),
+    "fail": ("--compilepool-leaks=fail",),
+    "again": (),
+}
+WITHOUT = ("absent", "again")
+BAD = ("failed", "error", "")
 
 
 @dataclass(frozen=True)
@@ -70,9 +79,18 @@ SUITES = {
         ),
         ("attrs", "hypothesis", "requests", "setuptools", "xmlschema"),
     ),
-    "pytest-xdist": Suite("pytest-xdist==3.8.0", ("testing",), ("filelock",)),
+    "pytest-xdist": Suite(
+        "pytest-xdist==3.8.0",
+        (*(f"testing/test_{name}.py" for name in ("dsession", "plugin", "remote", "workermanage")),),
+        ("filelock",),
+    ),
     "execnet": Suite("execnet==2.1.2", ("testing",), ("pytest-timeout",)),
-    "psutil": Suite("psutil==7.2.2", ("tests/test_process.py", "tests/test_system.py"), hidden=("psutil",)),
+    "psutil": Suite(
+        "psutil==7.2.2",
+        # Its own options take away the plugin that writes JUnit's XML.
+        ("-o", "addopts=", "tests/test_process.py", "tests/test_testutils.py"),
+        hidden=("psutil",),
+    ),
     "anyio": Suite(
         "anyio==4.16.0",
         (
@@ -83,8 +101,10 @@ SUITES = {
         ),
         ("anyio[trio]", "blockbuster", "hypothesis", "pytest-mock", "pytest-timeout", "trustme", "uvloop"),
     ),
+    "click": Suite("click==8.5.1", ("tests",)),
     "loky": Suite("loky==3.7.0", ("tests/test_loky_backend.py",), ("pytest-timeout",), ("loky",)),
-    "torch": Suite("", ("test_compile_worker.py",), ("expecttest",)),
+    # Each test of it starts a sidecar, which imports torch.
+    "torch": Suite("", ("test_compile_worker.py",), ("expecttest",), limit=1800),
 }
 
 
@@ -153,7 +173,13 @@ class Bench:
                 "pytest",
             )
         shutil.rmtree(self._plugin, ignore_errors=True)
-        pip(self._base, "--no-deps", "--target", str(self._plugin), str(ROOT))
+        with tempfile.TemporaryDirectory(dir=work) as name:
+            copy = Path(name, "copy")  # building leaves folders behind
+            for one in HOLDS:
+                take = shutil.copytree if (ROOT / one).is_dir() else shutil.copy
+                copy.mkdir(exist_ok=True)
+                take(ROOT / one, copy / one)
+            pip(self._base, "--no-deps", "--target", str(self._plugin), str(copy))
 
     def try_out(self, name: str, suite: Suite, source: str | None) -> dict[str, Run]:
         """Its runs, by mode."""
@@ -166,7 +192,7 @@ class Bench:
             shutil.rmtree(folder / one, ignore_errors=True)
         runs = {}
         for mode, options in MODES.items():
-            self._show_plugin(home, mode != "absent")
+            self._show_plugin(home, mode not in WITHOUT)
             runs[mode] = run(python, suite, folder, home / f"{mode}.xml", options)
             print(
                 f"{name}, {mode}: {counted(runs[mode])}, {runs[mode].seconds:.0f} s",
@@ -237,6 +263,8 @@ def run(python: Path, suite: Suite, folder: Path, xml: Path, options: tuple[str,
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "PYTHON"))
     }
+    # Another pytest of this user removes all but the three newest folders of the usual place, with those in use.
+    environment["PYTEST_DEBUG_TEMPROOT"] = str(xml.parent)
     environment |= {"PYTHONHASHSEED": "0", "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     began = time.monotonic()
     with xml.with_suffix(".log").open("wb") as log:
@@ -281,27 +309,37 @@ def outcome(case: ElementTree.Element, leaked: bool) -> str:
     tags = [one.tag for one in case if one.tag in ("failure", "error", "skipped")]
     if leaked:
         tags = [one.tag for one in case if one.tag in tags and LEFT_BEHIND not in (one.text or "")]
-    return {"failure": "failed", "error": "error", "skipped": "skipped"}[tags[0]] if tags else "passed"
+    if not tags:
+        return "passed"
+    return {"failure": "failed", "error": "error", "skipped": "skipped"}[tags[0]]
 
 
 LEFT_BEHIND = "left behind"
 
 
 def differences(runs: dict[str, Run]) -> list[Difference]:
-    """Tests that ended otherwise than without the plugin, in either mode; a run that did not end is one."""
-    base = runs["absent"]
+    """Tests that went badly, or are not there, with the plugin, and went well in both runs without it.
+
+    A run that has no result, where both without the plugin have one, is such a difference, too.
+    """
+    first, second = (runs[mode] for mode in WITHOUT)
     found = []
-    for mode, one in runs.items():
-        if mode == "absent":
+    for mode in (mode for mode in runs if mode not in WITHOUT):
+        after = runs[mode].outcomes
+        if first.outcomes and second.outcomes and not after:
+            found.append(Difference(mode, "the whole run", counted(first), counted(runs[mode])))
             continue
-        if base.outcomes and not one.outcomes:
-            found.append(Difference(mode, "the whole run", counted(base), counted(one)))
-            continue
-        for test in [*base.outcomes, *(new for new in one.outcomes if new not in base.outcomes)]:
-            before, after = base.outcomes.get(test, ""), one.outcomes.get(test, "")
-            if before != after:
-                found.append(Difference(mode, test, before, after))
+        for test, before in first.outcomes.items():
+            ended = after.get(test, "")
+            if ended in BAD and not {before, second.outcomes.get(test, "")} & {*BAD}:
+                found.append(Difference(mode, test, before, ended))
     return found
+
+
+def unsteady(runs: dict[str, Run]) -> list[str]:
+    """Tests that ended otherwise in the second run without the plugin."""
+    first, second = (runs[mode].outcomes for mode in WITHOUT)
+    return sorted(test for test in {*first, *second} if first.get(test) != second.get(test))
 
 
 def counted(one: Run) -> str:
@@ -318,13 +356,14 @@ def table(found: dict[str, dict[str, Run]]) -> list[str]:
     lines = [
         "| suite | without the plugin | seconds: without, auto, fail | ended otherwise: auto, fail | leaks: auto, fail |"
     ]
-    lines.append("| --- | --- | --- | --- | --- |")
+    lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, runs in found.items():
         changed = Counter(one.mode for one in differences(runs))
         cells = [
             f"{SUITES[name].package or name}",
             counted(runs["absent"]),
             ", ".join(f"{one.seconds:.0f}" for one in runs.values()),
+            str(len(unsteady(runs))),
             f"{changed['auto']}, {changed['fail']}",
             f"{len(runs['auto'].leaks)}, {len(runs['fail'].leaks)}",
         ]
