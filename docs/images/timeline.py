@@ -161,10 +161,10 @@ def draw(told: dict[str, Any]) -> str:
     """The picture of a record, the same text for the same record."""
     last = max(event["at"] + (event["took"] or 0) for event in told["events"])
     height = TOP + round(last * SECOND) + 2 * MARGIN
+    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-            f'height="{height}" role="img" aria-labelledby="title">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title">',
             f'  <title id="title">The life of a compile pool: {told["machine"]}</title>',
             f"  <style>{STYLE}\n  </style>",
             f'  <rect class="ground" width="{WIDTH}" height="{height}" rx="8"/>',
