@@ -30,6 +30,8 @@ _PASSED_ON = (
 )
 _SAME = (
     (r"\x1b\[[0-9;]*m", ""),
+    # What pytest adds to seconds when there are more than a minute of them.
+    (r"(?<=\ds) \(\d+:\d\d:\d\d\)", ""),
     (r"(?<![\w.])\d+\.\d+(?!\.?\d)", "0.0"),
     (r"\bpid \d+", "pid 0"),
     (r"([=_-])\1{2,}", r"\1\1\1"),

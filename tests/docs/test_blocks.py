@@ -98,6 +98,7 @@ def test_what_it_leaves_is_found(shell):
     ("wanted", "printed", "same"),
     [
         ("4 passed in 0.1s", "4 passed in 12.34s", True),
+        ("4 passed in 0.1s", "4 passed in 72.34s (0:01:12)", True),
         ("4 passed in 0.1s", "3 passed in 0.1s", False),
         ("=== a ===", "======== a =====", True),
         ("sidecar pid 12", "sidecar pid 99", True),
