@@ -131,7 +131,7 @@ def _machine() -> str:
 WIDTH, TOP, MARGIN = 440, 74, 24
 LANES = {"parent": 150, "sidecar": 224, "workers": 270}  # middle of each lane; workers' from there on
 BETWEEN = 42  # two workers
-SECOND = 150  # height of a second
+TALL = 760  # from the first moment to the last
 LINE = 15  # height of a line of text
 
 STYLE = """
@@ -148,6 +148,7 @@ STYLE = """
             --parent: #6e7681; --sidecar: #d29922; --worker: #264d80; --job: #58a6ff }
     }"""
 
+LEGEND = "Workers: dark while a job runs, light while they wait."
 SAID = {
     "warm": "warm() returns",
     "ready": "ready",
@@ -160,7 +161,8 @@ SAID = {
 def draw(told: dict[str, Any]) -> str:
     """The picture of a record, the same text for the same record."""
     last = max(event["at"] + (event["took"] or 0) for event in told["events"])
-    height = TOP + round(last * SECOND) + 2 * MARGIN
+    height = TOP + TALL + 3 * MARGIN
+    down = Scale(last)
     size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
     return "\n".join(
         [
@@ -168,37 +170,52 @@ def draw(told: dict[str, Any]) -> str:
             f'  <title id="title">The life of a compile pool: {told["machine"]}</title>',
             f"  <style>{STYLE}\n  </style>",
             f'  <rect class="ground" width="{WIDTH}" height="{height}" rx="8"/>',
-            *(f"  {line}" for line in [*_axis(last), *_lanes(told, last), *_jobs(told), *_marks(told)]),
+            *(
+                f"  {line}"
+                for line in [*_axis(down), *_lanes(told, down), *_jobs(told, down), *_marks(told, down)]
+            ),
+            "  " + _text(52, height - 12, LEGEND, "small"),
             "</svg>\n",
         ]
     )
 
 
-def _down(at: float) -> str:
-    return f"{TOP + at * SECOND:.1f}"
+class Scale:
+    """Where a moment is on the picture. last: the last one, seconds."""
 
+    def __init__(self, last: float) -> None:
+        self.last = last
 
-def _bar(kind: str, middle: int, wide: int, began: float, ended: float, said: str) -> str:
-    high = max(1.5, (ended - began) * SECOND)
-    return (
-        f'<rect class="{kind}" x="{middle - wide / 2:g}" y="{_down(began)}" width="{wide}" height="{high:.1f}">'
-        f"<title>{said}</title></rect>"
-    )
+    def __call__(self, at: float) -> float:
+        return TOP + at / self.last * TALL
+
+    def ticks(self) -> range:
+        step = next(step for step in (1, 2, 5, 10, 20, 50) if self.last / step < 8)
+        return range(0, int(self.last) + 1, step)
+
+    def bar(
+        self, kind: str, middle: int, wide: int, began: float, ended: float, said: str, gap: float = 0
+    ) -> str:
+        y, high = self(began), max(1.5, self(ended) - self(began) - gap)
+        return (
+            f'<rect class="{kind}" x="{middle - wide / 2:g}" y="{y:.1f}" width="{wide}" height="{high:.1f}">'
+            f"<title>{said}</title></rect>"
+        )
 
 
 def _text(x: int, y: float, words: str, kind: str = "") -> str:
     return f'<text x="{x}" y="{y:.1f}"' + (f' class="{kind}"' if kind else "") + f">{words}</text>"
 
 
-def _axis(last: float) -> Iterator[str]:
-    for second in range(int(last) + 1):
-        y = TOP + second * SECOND
+def _axis(down: Scale) -> Iterator[str]:
+    for second in down.ticks():
+        y = down(second)
         yield _text(34, y + 4, f"{second} s", "small end")
-        yield f'<line class="axis" x1="38" x2="44" y1="{y}" y2="{y}"/>'
-    yield f'<line class="axis" x1="44" x2="44" y1="{TOP}" y2="{_down(last)}"/>'
+        yield f'<line class="axis" x1="38" x2="44" y1="{y:.1f}" y2="{y:.1f}"/>'
+    yield f'<line class="axis" x1="44" x2="44" y1="{TOP}" y2="{TOP + TALL}"/>'
 
 
-def _lanes(told: dict[str, Any], last: float) -> Iterator[str]:
+def _lanes(told: dict[str, Any], down: Scale) -> Iterator[str]:
     """The processes, each from its start to its end; the parent was there before and is there after."""
     columns = {"parent": told["parent"], "sidecar": told["sidecar"]["pid"]}
     for name, pid in columns.items():
@@ -206,37 +223,41 @@ def _lanes(told: dict[str, Any], last: float) -> Iterator[str]:
         yield _text(LANES[name], 42, str(pid), "small middle")
     workers = told["workers"]
     yield _text(LANES["workers"] + BETWEEN * (len(workers) - 1) // 2, 26, "workers", "head middle")
-    yield _bar("parent", LANES["parent"], 6, 0, last, f"parent, pid {told['parent']}")
+    yield down.bar("parent", LANES["parent"], 6, 0, down.last, f"parent, pid {told['parent']}")
     lives = [("sidecar", LANES["sidecar"], told["sidecar"])]
     for at, worker in enumerate(workers):
         yield _text(_lane(at), 42, str(worker["pid"]), "small middle")
         lives.append(("worker", _lane(at), worker))
     for kind, middle, life in lives:
         said = f"{kind}, pid {life['pid']}: {life['started']:.2f} to {life['ended']:.2f} s"
-        yield _bar(kind, middle, 10 if kind == "sidecar" else 16, life["started"], life["ended"], said)
+        yield down.bar(kind, middle, 10 if kind == "sidecar" else 16, life["started"], life["ended"], said)
 
 
 def _lane(number: int) -> int:
     return LANES["workers"] + BETWEEN * number
 
 
-def _jobs(told: dict[str, Any]) -> Iterator[str]:
+def _jobs(told: dict[str, Any], down: Scale) -> Iterator[str]:
     lanes = {worker["pid"]: _lane(at) for at, worker in enumerate(told["workers"])}
     for job in told["jobs"]:
         said = f"job {job['number']}: {job['began']:.2f} to {job['ended']:.2f} s"
-        yield _bar("job", lanes[job["worker"]], 12, job["began"], job["ended"] - 0.007, said)
+        yield down.bar("job", lanes[job["worker"]], 12, job["began"], job["ended"], said, gap=1)
 
 
-def _marks(told: dict[str, Any]) -> Iterator[str]:
+def _marks(told: dict[str, Any], down: Scale) -> Iterator[str]:
     """A line across all lanes where something was reached, and what it was, at the left; jobs where they were sent."""
     right = _lane(len(told["workers"]) - 1) + 20
     free = 0.0
-    sent = sorted({round(job["submitted"], 1): job["submitted"] for job in told["jobs"]}.values())
+    sent, busy_until = [], 0.0
+    for job in told["jobs"]:
+        if job["submitted"] > busy_until:
+            sent.append(job["submitted"])
+        busy_until = max(busy_until, job["ended"])
     marks = [(event["at"] + event["took"], SAID[event["what"]], event["took"]) for event in told["events"]]
     for at, words, took in sorted([*marks, *((first, "jobs are sent", None) for first in sent)]):
-        y = max(TOP + at * SECOND, free)
+        y = max(down(at), free)
         free = y + LINE * (2 if took is None else 2.1)
-        yield f'<line class="mark" x1="44" x2="{right}" y1="{_down(at)}" y2="{_down(at)}"/>'
+        yield f'<line class="mark" x1="44" x2="{right}" y1="{down(at):.1f}" y2="{down(at):.1f}"/>'
         yield _text(52, y + LINE - 2, words)
         if took is not None:
             yield _text(52, y + 2 * LINE - 4, f"after {_long(took)}", "small")
