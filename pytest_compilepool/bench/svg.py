@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,10 +14,12 @@ from pytest_compilepool.bench.result import Result
 
 EXTRA = "pip install 'pytest-compilepool[plot]'"
 
+# Six inches of eleven points can still be read at the width of a phone.
+_WIDTH = 6
 _SETTINGS = {
     "svg.hashsalt": "compilepool",
     "svg.fonttype": "none",
-    "font.size": 9,
+    "font.size": 11,
     "axes.axisbelow": True,
     "text.parse_math": False,
 }
@@ -48,7 +49,7 @@ def draw_pool(result: Result, file: str) -> None:
         name for name in pool.NAMES if name.endswith("_s") and any(medians[side].get(name) for side in sides)
     ]
     with _figure(
-        file, 8, 1.6 + 0.38 * max(1, len(names)), _title("What a compile pool costs", result)
+        file, _WIDTH, 1.6 + 0.38 * max(1, len(names)), _title("What a compile pool costs", result)
     ) as figure:
         axes = figure.add_subplot()
         for at, side in enumerate(sides):
@@ -64,9 +65,11 @@ def draw_pool(result: Result, file: str) -> None:
             ]
             axes.scatter(*_columns(seen), s=42, color=colour, marker="D", linewidths=0, label=str(side))
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda seconds, _: _long(seconds))
+        axes.xaxis.set_minor_formatter("")
         axes.set_yticks(range(len(names)), [pool.NAMES[name] for name in names])
         axes.invert_yaxis()
-        axes.set_xlabel("seconds (logarithmic); large: median, small: each run")
+        axes.set_xlabel("logarithmic; large: median, small: each run")
         axes.grid(axis="x", alpha=0.3)
         if sides:
             axes.legend(loc="best")
@@ -76,7 +79,7 @@ def draw_compile(result: Result, file: str) -> None:
     """A bar for each side, of where the time went, each run's total as a dot, and the bound. Raises OSError."""
     workloads = result.workloads
     height = 1.4 + sum(0.9 + 0.42 * len(result.sides(name)) for name in workloads)
-    with _figure(file, 8, height, _title("Compiles with empty caches", result)) as figure:
+    with _figure(file, _WIDTH, height, _title("Compiles with empty caches", result)) as figure:
         plots = figure.subplots(max(1, len(workloads)), 1, squeeze=False)[:, 0]
         for axes, workload in zip(plots, workloads, strict=False):
             _bars(axes, result, workload)
@@ -86,7 +89,7 @@ def draw_compile(result: Result, file: str) -> None:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2, fontsize=10)
 
 
 def _bars(axes: Any, result: Result, workload: str) -> None:
@@ -106,7 +109,7 @@ def _bars(axes: Any, result: Result, workload: str) -> None:
     axes.set_yticks(range(len(sides)), [str(side) for side in sides])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
-    axes.set_title(workload, loc="left", fontsize=9)
+    axes.set_title(workload, loc="left", fontsize=11)
     axes.set_xlabel("seconds, medians")
     axes.grid(axis="x", alpha=0.3)
 
@@ -120,7 +123,7 @@ def draw_starts(
     """
     from pytest_compilepool.bench.rounds import medians
 
-    with _figure(file, 8, 4.5, title) as figure:
+    with _figure(file, _WIDTH, 4.5, title) as figure:
         axes = figure.add_subplot()
         width = 0.8 / max(1, len(figures))
         for at, (processes, rows) in enumerate(figures.items()):
@@ -134,7 +137,7 @@ def draw_starts(
             for place, name in zip(places, names, strict=True):
                 seen = [row[name] for row in rows if name in row]
                 axes.scatter([place] * len(seen), seen, s=10, color="black", zorder=3)
-        axes.set_xticks(range(len(names)), [textwrap.fill(text, 16) for text in names.values()])
+        axes.set_xticks(range(len(names)), list(names.values()), rotation=30, ha="right")
         axes.set_ylabel("seconds; bars: medians, dots: each start")
         axes.grid(axis="y", alpha=0.3)
         if figures:
@@ -150,9 +153,13 @@ def _figure(file: str, width: float, height: float, title: str) -> Iterator[Any]
 
     with rc_context(_SETTINGS):
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=11)
         yield figure
         FigureCanvasSVG(figure).print_svg(file, metadata=_METADATA)
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds >= 0.1 else f"{seconds * 1000:g} ms"
 
 
 def _title(text: str, result: Result) -> str:

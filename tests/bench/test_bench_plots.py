@@ -43,6 +43,8 @@ def test_a_plot_of_pools(pools, tmp_path):
     assert "ready after that" in said
     assert "4 processes" in said
     assert "USS" not in said
+    assert "0.1 s" in said
+    assert "$" not in said, "a power of ten as mathematics, which is not drawn as such"
 
 
 def test_results_without_much_in_them_are_plotted_too(tmp_path):

@@ -10,8 +10,9 @@ How a page is written, so that it can be run from its first block to its last in
 - test files that no command names are run with pytest after the last block, and must pass;
 - a comment straight above a block says what cannot be seen: `<!-- run: exit=1 limit=300 -->` (the status that
   its last command ends with, the seconds that each may take), `<!-- not run: REASON -->`;
-- a comment anywhere says where it is run: `<!-- page: in a clone -->` (a copy of what git tracks, else an empty
-  folder), `<!-- page: fresh environment -->` (a Python with nothing installed; else the one of the tests).
+- a comment anywhere says where it is run: `<!-- page: in a clone -->` (a copy of what git tracks),
+  `<!-- page: beside a clone -->` (the copy is the folder `pytest-compilepool` in it; else an empty folder),
+  `<!-- page: fresh environment -->` (a Python with nothing installed; else the one of the tests).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+TRAITS = ("in a clone", "beside a clone", "fresh environment")
 FILES = ("python", "toml", "ini", "yaml")
 _COMMENT = re.compile(r"<!--\s*(run|not run|page):\s*(.*?)\s*-->", re.DOTALL)
 _NAME = re.compile(r"[#;] ([\w./-]+\.\w+)(:.*)?$")
@@ -65,13 +67,20 @@ def read_page(path: Path) -> Page:
         if token.type == "html_block":
             above = dict(_COMMENT.findall(token.content))
             if "page" in above:
-                page.traits.add(above.pop("page"))
+                _set(page, (token.map or [0])[0] + 1, above.pop("page"))
         elif token.type in ("fence", "code_block"):
             _take(page, (token.map or [0])[0] + 1, token.info.strip(), token.content, above)
             above = {}
         elif token.nesting >= 0 and token.type != "inline":
             above = {}
     return page
+
+
+def _set(page: Page, line: int, trait: str) -> None:
+    if trait in TRAITS:
+        page.traits.add(trait)
+    else:
+        page.wrong.append(f"line {line}: <!-- page: {trait} -->: known are {', '.join(TRAITS)}")
 
 
 def _take(page: Page, line: int, language: str, text: str, above: dict[str, str]) -> None:

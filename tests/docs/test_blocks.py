@@ -67,6 +67,12 @@ def test_an_unknown_setting_is_told(page):
     assert "exits=1" in page("<!-- run: exits=1 -->\n```console\n$ true\n```").wrong[0]
 
 
+def test_an_unknown_place_is_told(page):
+    read = page("<!-- page: in a clown -->\n\n<!-- page: beside a clone -->")
+    assert "in a clown" in read.wrong[0]
+    assert read.traits == {"beside a clone"}
+
+
 def test_it_is_one_shell(shell, tmp_path):
     assert shell.type(Command(1, "mkdir below && cd below && export A=b", "")) == (0, "")
     assert shell.type(Command(2, 'echo "$A" $(basename "$PWD"); false', "")) == (1, "b below\n")

@@ -18,6 +18,8 @@ from blocks import Command, File, Page, read_page
 from shell import Shell, bare_python, difference
 
 ROOT = Path(__file__).parents[2]
+CLONE = "pytest-compilepool"
+"""What `git clone` calls the folder that it makes."""
 WRITTEN_ELSEWHERE = ("docs/_build", "docs/upstream")
 """docs/upstream has scripts beside its pages, which test_upstream.py runs."""
 
@@ -69,6 +71,8 @@ def test_what_it_says_is_what_happens(page, tmp_path):
     folder.mkdir()
     if "in a clone" in page.traits:
         tracked(folder)
+    if "beside a clone" in page.traits:
+        tracked(folder / CLONE)
     bin = bare_python() if "fresh environment" in page.traits else Path(sys.executable).parent
     shell = Shell(folder, bin, tmp_path)
     for step in page.steps:
