@@ -265,9 +265,9 @@ def _formula(cpus: Cpus, gpus: Gpus, sharers: int) -> Source:
     divisor = max(1, gpus.count, sharers)
     number = max(1, min(_POLICY_MAX, cpus.count // divisor - 1))
     word = "xdist worker" if sharers > max(1, gpus.count) else "gpu"
-    written = f"min({_POLICY_MAX}, {counted(cpus.count, 'cpu')} // {counted(divisor, word)} - 1)"
-    as_one = "" if gpus.count else ", counted as 1"
-    seen = f"{counted(gpus.count, 'gpu')} ({gpus.source}){as_one}"
+    divided = f" // {counted(divisor, word)}" if gpus.count or divisor > 1 else ""
+    written = f"min({_POLICY_MAX}, {counted(cpus.count, 'cpu')}{divided} - 1)"
+    seen = f"{counted(gpus.count, 'gpu')} ({gpus.source})"
     note = f"{counted(cpus.count, 'cpu')} ({cpus.source}); {seen}"
     return Source("policy", written, number, note, True)
 

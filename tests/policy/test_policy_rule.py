@@ -38,14 +38,14 @@ def available(amount: int) -> Memory:
     ("cpus", "gpus", "processes", "why"),
     [
         (16, 1, 8, "min(8, 16 cpus // 1 gpu - 1)"),
-        (16, 0, 8, "min(8, 16 cpus // 1 gpu - 1)"),
+        (16, 0, 8, "min(8, 16 cpus - 1)"),
         (16, 8, 1, "min(8, 16 cpus // 8 gpus - 1)"),
         (16, 4, 3, "min(8, 16 cpus // 4 gpus - 1)"),
         (9, 1, 8, "min(8, 9 cpus // 1 gpu - 1)"),
         (8, 1, 7, "min(8, 8 cpus // 1 gpu - 1)"),
         (7, 2, 2, "min(8, 7 cpus // 2 gpus - 1)"),
         (2, 1, 1, "min(8, 2 cpus // 1 gpu - 1)"),
-        (1, 0, 1, "min(8, 1 cpu // 1 gpu - 1)"),
+        (1, 0, 1, "min(8, 1 cpu - 1)"),
         (2, 8, 1, "min(8, 2 cpus // 8 gpus - 1)"),
         (384, 8, 8, "min(8, 384 cpus // 8 gpus - 1)"),
     ],
@@ -168,7 +168,7 @@ class TestAtLeast:
     def test_lifts_what_the_formula_gave(self, decide) -> None:
         decision = decide(at_least=2, **machine(2))
         assert (decision.processes, decision.why) == (2, "2 for a test that asks for a pool")
-        assert "min(8, 2 cpus // 1 gpu - 1) gives 1" in decision.decided_by.note
+        assert "min(8, 2 cpus - 1) gives 1" in decision.decided_by.note
 
     def test_is_not_mentioned_where_it_changes_nothing(self, decide) -> None:
         decision = decide(at_least=2)

@@ -25,8 +25,8 @@ def machine(cpus: int, gpus: int = 0) -> dict[str, object]:
         (16, 4, 4, 3, "min(8, 16 cpus // 4 gpus - 1)"),
         (16, 8, 4, 1, "min(8, 16 cpus // 8 gpus - 1)"),
         (2, 0, 4, 1, "min(8, 2 cpus // 4 xdist workers - 1)"),
-        (16, 0, 1, 8, "min(8, 16 cpus // 1 gpu - 1)"),
-        (16, 0, 0, 8, "min(8, 16 cpus // 1 gpu - 1)"),
+        (16, 0, 1, 8, "min(8, 16 cpus - 1)"),
+        (16, 0, 0, 8, "min(8, 16 cpus - 1)"),
     ],
 )
 def test_cpus_are_shared(decide, cpus, gpus, sharers, processes, why):
