@@ -10,6 +10,7 @@ How a page is written, so that it can be run from its first block to its last in
 - test files that no command names are run with pytest after the last block, and must pass;
 - a comment straight above a block says what cannot be seen: `<!-- run: exit=1 limit=300 -->` (the status that
   its last command ends with, the seconds that each may take), `<!-- not run: REASON -->`;
+- between `<!-- generated: NAME -->` and `<!-- end -->` nothing is run: test_reference.py compares it with the code;
 - a comment anywhere says where it is run: `<!-- page: in a clone -->` (a copy of what git tracks),
   `<!-- page: beside a clone -->` (the copy is the folder `pytest-compilepool` in it; else an empty folder),
   `<!-- page: fresh environment -->` (a Python with nothing installed; else the one of the tests).
@@ -26,6 +27,7 @@ from markdown_it import MarkdownIt
 TRAITS = ("in a clone", "beside a clone", "fresh environment")
 FILES = ("python", "toml", "ini", "yaml")
 _COMMENT = re.compile(r"<!--\s*(run|not run|page):\s*(.*?)\s*-->", re.DOTALL)
+_GENERATED, _END = "<!-- generated: ", "<!-- end -->"
 _NAME = re.compile(r"[#;] ([\w./-]+\.\w+)(:.*)?$")
 _SETTING = re.compile(r"(exit|limit)=(\d+)")
 
@@ -63,11 +65,15 @@ def read_page(path: Path) -> Page:
     """path: a Markdown file. Never raises for what is in it: `wrong` says it."""
     page = Page(path)
     above: dict[str, str] = {}
+    generated = False
     for token in MarkdownIt("commonmark").parse(path.read_text()):
         if token.type == "html_block":
             above = dict(_COMMENT.findall(token.content))
+            generated = _GENERATED in token.content or (generated and _END not in token.content)
             if "page" in above:
                 _set(page, (token.map or [0])[0] + 1, above.pop("page"))
+        elif generated or (token.type == "fence" and token.info.startswith("{")):  # a directive of the site
+            above = {}
         elif token.type in ("fence", "code_block"):
             _take(page, (token.map or [0])[0] + 1, token.info.strip(), token.content, above)
             above = {}

@@ -63,6 +63,13 @@ def test_what_cannot_be_run_has_to_say_why(page, block):
     assert (told.wrong, [reason for _, reason in told.not_run]) == ([], ["it needs a GPU"])
 
 
+def test_what_is_generated_is_not_run(page):
+    read = page(
+        "<!-- generated: a -->\n\n```python\nx = 1\n```\n\n<!-- end -->\n\n```{toctree}\na\n```\n\n```python\nx = 1\n```\n"
+    )
+    assert [told.partition(":")[0] for told in read.wrong] == ["line 13"]
+
+
 def test_an_unknown_setting_is_told(page):
     assert "exits=1" in page("<!-- run: exits=1 -->\n```console\n$ true\n```").wrong[0]
 
