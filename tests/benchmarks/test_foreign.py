@@ -111,10 +111,11 @@ def test_a_run_that_is_over_its_limit_is_ended(foreign, tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import threading\n\ndef test_it():\n    threading.Event().wait(300)\n"
     )
-    suite = foreign.Suite("", ("test_it.py",), limit=3)
+    suite = foreign.Suite("", ("test_it.py",), limit=1)
     run = foreign.run(Path(sys.executable), suite, tmp_path, tmp_path / "it.xml", ("-p", "no:compilepool"))
     assert run.outcomes == {}
     assert run.status == -9
+    assert run.seconds < 15
 
 
 def test_the_table_has_a_row_a_suite_and_all_that_leaked(foreign):
