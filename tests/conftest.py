@@ -16,6 +16,10 @@ SECONDS = 400.0
 Four compiles of C++, each with headers of its own, took 180 s where four processes shared two CPUs.
 """
 
+COMPILER = {"TORCHINDUCTOR_VEC_ISA_OK": "1"}
+"""What torch need not ask the compiler: whether it can do what this CPU can. With caches that are new it would ask each
+time, by compiling, which takes as long as a kernel. What CPUs can do is not what is tested here."""
+
 
 def pytest_configure() -> None:
     # A shell ignores SIGINT for what it runs in the background, and an ignored signal is inherited: Ctrl-C would end
@@ -53,6 +57,13 @@ def _long_ones_early(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 @pytest.fixture
+def compiler_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interpreters that are started from here do not ask the compiler first: see `COMPILER`."""
+    for name, value in COMPILER.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
 def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     """Run pytest in a process of its own with this plugin and no other. Takes files as text, then arguments."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -60,6 +71,8 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     leading = ("PYTEST_ADDOPTS", "PYTEST_XDIST", "TORCHINDUCTOR_", "TRITON_", "VLLM_", "COMPILEPOOL_")
     for name in [name for name in os.environ if name.startswith(leading)]:
         monkeypatch.delenv(name)
+    for name, value in COMPILER.items():
+        monkeypatch.setenv(name, value)
 
     def run(
         source: str,

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 
 import pytest
 from small_suites import compilepool
 
-from pytest_compilepool.conformance import subjects
+from pytest_compilepool.conformance import mutation, subjects
 from pytest_compilepool.conformance.definition import EXPECTATIONS, MANIFEST
 from pytest_compilepool.conformance.expectations import read_expectations, stale_entries
-from pytest_compilepool.conformance.manifest import read_manifest
+from pytest_compilepool.conformance.manifest import needs_of, read_manifest
 from pytest_compilepool.conformance.mutation import read_mutants, scenarios, try_all, without_mutant
+from pytest_compilepool.conformance.subjects import ask
 from pytest_compilepool.matrix.cell import read_cell
 from pytest_compilepool.suite import PACKAGE, bundled
 
@@ -59,6 +61,7 @@ def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
     status, output = compilepool(
         "run",
         "--mode=stress",
+        "-n2",
         f"--requirements={REFERENCE}",
         "--cell=cell.json",
         folder=tmp_path,
@@ -89,16 +92,25 @@ def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
 GROUPS = sorted({one.group for one in MUTANTS})
 
 
+@pytest.fixture(scope="session")
+def pools_are_asked_once():
+    """What each can do here is the same for every group; to be asked it imports torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        asked = functools.cache(lambda spec: ask(spec, needs_of(FEATURES.values())))
+        patch.setattr(mutation, "ask", lambda spec, needs: asked(spec))
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_mutants_are_noticed(group, request):
-    """Several at the same time, which is what `compilepool mutants -n 5 --group GROUP` does: mostly they wait."""
+def test_the_mutants_are_noticed(group, request, pools_are_asked_once):
+    """Several at the same time, which is what `compilepool mutants -n 8 --group GROUP` does: mostly they wait."""
     chosen = [one for one in MUTANTS if one.group == group]
     if any(one.requirements == subjects.DEFAULT for one in chosen):
         request.getfixturevalue("pool_here")
     # Those of kernels do not wait: they compile.
-    at_once = 2 if group == "kernels" else 5
+    at_once = 2 if group == "kernels" else 8
     results = try_all(chosen, FEATURES, WHERE, at_once, lambda result: None)
     bad = [_told(result) for result in results if result.tried and not result.good]
     assert not bad, "\n".join(bad)

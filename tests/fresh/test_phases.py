@@ -18,6 +18,8 @@ from pytest_compilepool.phases import Phase, PhaseFailed, WarmStartCompiled
 
 torch = pytest.importorskip("torch", reason="cold and warm starts are torch.compile's")
 
+pytestmark = pytest.mark.usefixtures("compiler_is_known")
+
 KERNELS = ("pointwise", "softmax", "layer_norm")
 
 

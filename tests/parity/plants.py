@@ -208,13 +208,14 @@ def adds_up(total: Any) -> Any:
 
 def moves_the_cache(x: Any) -> Any:
     os.environ["TRITON_CACHE_DIR"] = os.environ["ELSEWHERE"]
-    return compiled_sum(x)
+    return x * 2
 
 
 def clears_the_counters(x: Any) -> Any:
     import torch._dynamo.utils
 
-    y = compiled_sum(x)
+    # Dynamo counts the first call, and no kernel has to be compiled for that.
+    y = torch.compile(torch.sum, backend="eager")(x * 2)
     torch._dynamo.utils.counters.clear()
     return y
 
@@ -234,7 +235,7 @@ def dies_at_the_end(x: Any) -> Any:
     import atexit
 
     atexit.register(os.abort)
-    return compiled_sum(x)
+    return x * 2
 
 
 def object_output(x: Any) -> Any:
