@@ -60,11 +60,7 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
     except FileNotFoundError:
         raise Refused("the working directory does not exist any more") from None
     mode = "standard" if arguments.mode is None else arguments.mode
-    if mode not in MODES:
-        raise Refused(f"--mode: {mode!r} is not allowed; allowed: {', '.join(MODES)}")
-    if arguments.interpreter is not None and arguments.interpreter not in INTERPRETERS:
-        allowed = ", ".join(INTERPRETERS)
-        raise Refused(f"--interpreter: {arguments.interpreter!r} is not allowed; allowed: {allowed}")
+    _check_words(arguments, mode)
     at_once = _at_once(arguments.n, mode)
     # pytest would say it as well, after torch has been imported to ask the pool.
     why_not = "" if arguments.cell is None else unwritable(Path(arguments.cell))
@@ -79,10 +75,6 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
         check_groups(groups, every, "--group")
     except ValueError as error:
         raise Refused(str(error)) from None
-    try:
-        shards.parse_shard(arguments.shard or "1/1")
-    except ValueError:
-        raise Refused(f"--shard: {arguments.shard!r} is not allowed; allowed: {shards.ALLOWED}") from None
     forks = None
     if arguments.requirements is None and at_once and not arguments.list and arguments.interpreter != "new":
         # It imports torch while the pool is asked, which takes as long.
@@ -106,6 +98,19 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
                 remove_earlier(Path(arguments.cell))
             raise Refused(str(error)) from None
     return Asked(definition, mode, groups, at_once, subject, why, forks)
+
+
+def _check_words(arguments: argparse.Namespace, mode: str) -> None:
+    """What needs no file and no torch to be refused. Raises Refused."""
+    if mode not in MODES:
+        raise Refused(f"--mode: {mode!r} is not allowed; allowed: {', '.join(MODES)}")
+    if arguments.interpreter is not None and arguments.interpreter not in INTERPRETERS:
+        allowed = ", ".join(INTERPRETERS)
+        raise Refused(f"--interpreter: {arguments.interpreter!r} is not allowed; allowed: {allowed}")
+    try:
+        shards.parse_shard(arguments.shard or "1/1")
+    except ValueError:
+        raise Refused(f"--shard: {arguments.shard!r} is not allowed; allowed: {shards.ALLOWED}") from None
 
 
 def _origin(stack: contextlib.ExitStack) -> Address | None:
