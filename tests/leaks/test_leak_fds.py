@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import mmap
@@ -361,6 +362,57 @@ class TestInnocent:
         finally:
             for fd in (*ends, device):
                 os.close(fd)
+
+    @linux
+    def test_the_lock_of_libuv_is_no_leak(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = account(FdChecker(Owned()))
+        ends = os.pipe()
+        os.write(ends[1], b"*")
+        try:
+            assert [leak.key for leak in own.leaks()] == ["pipe", "pipe"]
+            monkeypatch.setitem(sys.modules, "uvloop", sys)
+            assert own.leaks() == []
+            os.write(ends[1], b"*")
+            assert [leak.key for leak in own.leaks()] == ["pipe", "pipe"]
+        finally:
+            for fd in ends:
+                os.close(fd)
+
+    @linux
+    def test_a_pipe_that_uvloop_may_have_is_told_and_not_closed(
+        self, account: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "uvloop", sys)
+        own = account(FdChecker(Owned()))
+        ends = os.pipe()
+        try:
+            leaks = own.leaks()
+            assert [leak.key for leak in leaks] == ["pipe", "pipe"]
+            assert "but uvloop may" in own.checker.note(leaks[0])
+            own.checker.restore(leaks)
+            assert all(map(_is_open, ends))
+        finally:
+            for fd in ends:
+                os.close(fd)
+
+    @linux
+    def test_uvloop_itself(self, account: Any) -> None:
+        uvloop = pytest.importorskip("uvloop")
+
+        async def child() -> int:
+            return await (await asyncio.create_subprocess_exec("true")).wait()
+
+        def run() -> int:
+            loop = uvloop.new_event_loop()
+            try:
+                return int(loop.run_until_complete(child()))
+            finally:
+                loop.close()
+
+        own = account(FdChecker(Owned()))
+        assert run() == 0
+        assert own.leaks() == []
+        assert run() == 0
 
 
 def test_no_listing_means_that_nothing_can_be_told(tmp_path: Path) -> None:
