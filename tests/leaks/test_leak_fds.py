@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import mmap
@@ -394,25 +393,6 @@ class TestInnocent:
         finally:
             for fd in ends:
                 os.close(fd)
-
-    @linux
-    def test_uvloop_itself(self, account: Any) -> None:
-        uvloop = pytest.importorskip("uvloop")
-
-        async def child() -> int:
-            return await (await asyncio.create_subprocess_exec("true")).wait()
-
-        def run() -> int:
-            loop = uvloop.new_event_loop()
-            try:
-                return int(loop.run_until_complete(child()))
-            finally:
-                loop.close()
-
-        own = account(FdChecker(Owned()))
-        assert run() == 0
-        assert own.leaks() == []
-        assert run() == 0
 
 
 def test_no_listing_means_that_nothing_can_be_told(tmp_path: Path) -> None:
