@@ -88,7 +88,7 @@ SUITES = {
     "psutil": Suite(
         "psutil==7.2.2",
         # Its own options take away the plugin that writes JUnit's XML.
-        ("-o", "addopts=", "tests/test_process.py", "tests/test_testutils.py"),
+        ("-o", "addopts=", "-o", "verbosity_subtests=0", "tests/test_process.py", "tests/test_testutils.py"),
         hidden=("psutil",),
     ),
     "anyio": Suite(

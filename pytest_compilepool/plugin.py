@@ -57,12 +57,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    Session.of(node.config).worker_starts(node.workerinput)
+    # Whoever makes nodes without a session, as xdist's own tests do, may do so with a config that was only parsed.
+    if SESSION in node.config.stash:
+        Session.of(node.config).worker_starts(node.workerinput)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    Session.of(node.config).summary.told_by(node.gateway.id, getattr(node, "workeroutput", None))
+    if SESSION in node.config.stash:
+        Session.of(node.config).summary.told_by(node.gateway.id, getattr(node, "workeroutput", None))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -38,8 +38,8 @@ class FdChecker(LeakChecker):
 
     folder: where descriptors are listed; the first of /proc/self/fd and /dev/fd that is there. Where there
     is none, nothing can be told. Passed over: the standard streams, `Owned.fds`, those of multiprocessing's
-    helpers and its shared heap, and what a GPU driver opened: device files always, and in an interval in which
-    it opened one also its nameless pipes and sockets, which cannot be told from the test's.
+    helpers and its shared heap, the lock of libuv (uvloop), and what a GPU driver opened: device files always, and
+    in an interval in which it opened one also its nameless pipes and sockets, which cannot be told from the test's.
     """
 
     name: ClassVar[str] = "fds"
@@ -62,8 +62,9 @@ class FdChecker(LeakChecker):
         new = {fd: self._now(fd, opened) for fd, opened in after.items() if not _was_open(fd, opened, before)}
         # A driver opens devices when it is asked whether there is a GPU, and again when it is first used.
         driver_at_work = any(_is_device(opened) for opened in new.values())
+        locks = _locks_of_libuv(new)
         for fd, opened in new.items():
-            if not _is_device(opened) and not (driver_at_work and _is_nameless(opened)):
+            if not _is_device(opened) and not (driver_at_work and _is_nameless(opened)) and fd not in locks:
                 yield fd, before.get(fd, MISSING), opened
 
     def _now(self, fd: Hashable, opened: Open) -> Open:
@@ -137,6 +138,33 @@ def _is_nameless(opened: Open) -> bool:
     return not opened.target.startswith("/") or opened.target.startswith("/memfd:")
 
 
+def _locks_of_libuv(new: dict[Hashable, Open]) -> set[Hashable]:
+    """Both ends of a pipe in which one byte waits: libuv makes it once, and ends the process that closes it.
+
+    It is how libuv locks its signal handling. Looked for only where uvloop, which brings a libuv, is loaded.
+    """
+    ends: dict[str, list[int]] = {}
+    for fd, opened in new.items() if _libuv_is_loaded() else ():
+        if opened.target.startswith("pipe:") and isinstance(fd, int):
+            ends.setdefault(opened.target, []).append(fd)
+    return {fd for pair in ends.values() if len(pair) == 2 and _unread(pair[0]) == 1 for fd in pair}
+
+
+def _libuv_is_loaded() -> bool:
+    return "uvloop" in sys.modules
+
+
+def _unread(fd: int) -> int:
+    """How many bytes wait in a pipe, asked at either end; -1 if that cannot be told."""
+    import fcntl
+    import termios
+
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return -1
+
+
 def _helper_fds() -> set[int]:
     found = set()
     for module, name, attribute in _HELPER_FDS:
@@ -188,6 +216,9 @@ class _Survey:
             elif driver and opened.target.startswith("pipe:"):
                 # Closing one under CUDA breaks it for the life of the process (seen on torch 2.11).
                 found[fd] = "no Python object holds it, but the GPU's driver may"
+            elif _libuv_is_loaded() and opened.target.startswith("pipe:"):
+                # Closing libuv's ends the process, with uvloop's next child or signal (seen on uvloop 0.22).
+                found[fd] = "no Python object holds it, but uvloop may"
             elif not _is_plain(fd, opened):
                 found[fd] = "no Python object holds it, but a C library may"
         return found

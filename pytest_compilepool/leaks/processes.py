@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from pytest_compilepool import proctree
 from pytest_compilepool.genuine import Genuine
-from pytest_compilepool.leaks import reaper
+from pytest_compilepool.leaks import ourforks, reaper
 from pytest_compilepool.leaks.base import LeakChecker, Owned
 from pytest_compilepool.leaks.holders import process_holders
 from pytest_compilepool.proctree import Proc
@@ -38,6 +38,7 @@ def adopt_orphans() -> bool:
     was set before, for `stop_adopting`.
     """
     previous = is_adopting()
+    ourforks.watch()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     return previous
 
@@ -199,7 +200,8 @@ def _maybe_adopted(pids: set[int]) -> set[int]:
     """Those of these zombies that may be ours by adoption only, so that nobody can be blamed for them.
 
     A child of ours that somebody forgot to wait for is told by the object that stands for it, or by being a
-    plain fork of this very process: same name, same session. Without adoption every zombie child is ours.
+    plain fork of this very process: same name, same session, begun while this process forked. Without adoption
+    every zombie child is ours.
     """
     if not pids or not is_adopting():
         return set()
@@ -209,7 +211,8 @@ def _maybe_adopted(pids: set[int]) -> set[int]:
     found = set()
     for pid in pids - set(owners):
         row = proctree.lookup(pid)
-        plain_fork = row is not None and me is not None and row.name == me.name and _session(pid) == session
+        alike = row is not None and me is not None and row.name == me.name and _session(pid) == session
+        plain_fork = alike and row is not None and ourforks.at(row.key.started)
         if row is not None and row.parent == Genuine.getpid() and not plain_fork:
             found.add(pid)
     return found

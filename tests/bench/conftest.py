@@ -27,7 +27,12 @@ def bench() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, tmp: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [*COMMAND, *arguments], env=outer(tmp, **variables), capture_output=True, text=True, timeout=300
+            [*COMMAND, *arguments],
+            cwd=tmp.parent,  # in the source folder its packages would come before the installed ones
+            env=outer(tmp, **variables),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         left = [path.name for path in tmp.iterdir() if not path.name.startswith("matplotlib")]
         assert left == []

@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,6 +29,12 @@ from pytest_compilepool.leaks.processes import (
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="plants processes with Linux means"
+)
+
+STARTS_AND_ENDS = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', *sys.argv[1:]]).pid)"
+# 15 is PR_SET_NAME.
+ENDS_AFTER_ITS_PARENT = (
+    "import ctypes, sys; ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0); sys.stdin.read()"
 )
 
 
@@ -192,6 +199,25 @@ class TestInnocent:
         own = account(ProcessChecker(Owned()))
         pid = orphan("sleep 0.05")
         wait_until(lambda: is_zombie(pid))
+        assert own.leaks() == []
+        os.waitpid(pid, 0)
+
+    @pytest.mark.usefixtures("adopting")
+    def test_adopted_orphan_of_our_name_that_has_ended(self, account: Any, wait_until: Wait) -> None:
+        # As the worker of a pool whose sidecar is an interpreter like this one: its name and session are ours, too.
+        own = account(ProcessChecker(Owned()))
+        name = Path("/proc/self/comm").read_text().strip()
+        starts = [sys.executable, "-c", STARTS_AND_ENDS, ENDS_AFTER_ITS_PARENT, name]
+        with subprocess.Popen(starts, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as middle:
+            assert middle.stdout is not None
+            pid = int(middle.stdout.readline())
+            middle.wait(60)
+            assert middle.stdin is not None
+            middle.stdin.close()
+            wait_until(lambda: is_zombie(pid))
+        row = proctree.lookup(pid)
+        assert row is not None
+        assert row.name == name
         assert own.leaks() == []
         os.waitpid(pid, 0)
 

@@ -116,7 +116,9 @@ def test_where_a_terminal_has_few_signs(written, cell):
     file = written(cell({"warm.\u00e9": "PASS"}))
     command = [sys.executable, "-m", "pytest_compilepool.cli", "matrix", str(file)]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    told = subprocess.run(
+        command, cwd=file.parent, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
     assert (told.returncode, told.stderr) == (0, "")
     assert "warm.\\xe9" in told.stdout
 

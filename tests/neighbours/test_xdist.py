@@ -7,10 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
-from pytest_compilepool import proctree
+from pytest_compilepool import plugin, proctree
 from pytest_compilepool.report.terminal import ERRORS, Summary
 from pytest_compilepool.resources import gpu_names
 
@@ -280,3 +281,10 @@ def test_what_a_worker_says_is_bounded_and_has_its_name():
         "/a/b/c is not used": ["gw0"],
         "/a/b": ["gw1"],
     }
+
+
+def test_a_node_of_a_config_that_was_only_parsed_is_none_of_ours():
+    node = SimpleNamespace(config=SimpleNamespace(stash=pytest.Stash()), workerinput={})
+    plugin.pytest_configure_node(node)
+    plugin.pytest_testnodedown(node)
+    assert node.workerinput == {}

@@ -82,7 +82,7 @@ def shell(tmp_path):
         return subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", script],
             cwd=tmp_path,
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environment},
+            env={**os.environ, "PATH": path, **environment},
             capture_output=True,
             text=True,
             timeout=120,
