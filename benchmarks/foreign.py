@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Test suites that nobody here wrote, without the plugin and with it: which outcome changes, which leak is told.
 
-    python benchmarks/foreign.py [--work FOLDER] [--suite psutil ...] [--source torch=test_compile_worker.py] [--json FILE]
+    python benchmarks/foreign.py [--work FOLDER] [--suite click ...] [--source torch=test_compile_worker.py] [--json FILE]
 
 Each suite comes from its project's sdist, by pip, and runs in an environment of its own beside torch, as it is: no file
 of it is changed, no test is left out but by the arguments in SUITES. It runs four times, in the same order: the plugin
@@ -85,12 +85,6 @@ SUITES = {
         ("filelock",),
     ),
     "execnet": Suite("execnet==2.1.2", ("testing",), ("pytest-timeout",)),
-    "psutil": Suite(
-        "psutil==7.2.2",
-        # Its own options take away the plugin that writes JUnit's XML.
-        ("-o", "addopts=", "-o", "verbosity_subtests=0", "tests/test_process.py", "tests/test_testutils.py"),
-        hidden=("psutil",),
-    ),
     "anyio": Suite(
         "anyio==4.16.0",
         (
@@ -102,7 +96,6 @@ SUITES = {
         ("anyio[trio]", "blockbuster", "hypothesis", "pytest-mock", "pytest-timeout", "trustme", "uvloop"),
     ),
     "click": Suite("click==8.5.1", ("tests",)),
-    "loky": Suite("loky==3.7.0", ("tests/test_loky_backend.py",), ("pytest-timeout",), ("loky",)),
     # Each test of it starts a sidecar, which imports torch.
     "torch": Suite("", ("test_compile_worker.py",), ("expecttest",), limit=1800),
 }
@@ -353,10 +346,9 @@ def counted(one: Run) -> str:
 
 def table(found: dict[str, dict[str, Run]]) -> list[str]:
     """Lines of Markdown: a row a suite, then what changed and what leaked."""
-    lines = [
-        "| suite | without the plugin | seconds: without, auto, fail | ended otherwise: auto, fail | leaks: auto, fail |"
-    ]
-    lines.append("| --- | --- | --- | --- | --- | --- |")
+    heads = ("suite", "without the plugin", "seconds: without, auto, fail, without", "unsteady without")
+    heads += ("new failures: auto, fail", "leaks: auto, fail")
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for name, runs in found.items():
         changed = Counter(one.mode for one in differences(runs))
         cells = [

@@ -51,7 +51,7 @@ class ThreadChecker(LeakChecker):
 
     Passed over: the main thread, `Owned.threads`, torch's C++ compile threads (one pool for the life of the
     interpreter, by design), tqdm's monitor (the same), the timer of a pool that is closed already, pytest-
-    timeout's timer, execnet's (so xdist's) threads. Threads of C or C++ are not seen.
+    timeout's timer, execnet's (so xdist's) threads, trio's that have no job. Threads of C or C++ are not seen.
     """
 
     name: ClassVar[str] = "threads"
@@ -117,6 +117,8 @@ def _is_passed_over(thread: threading.Thread) -> bool:
         return True
     if _is_dummy(thread):
         return _is_execnet_or_gone(thread)
+    if _is_idle_in_trio(thread):
+        return True
     return torch_compat.timer_thread_is_ending(thread)
 
 
@@ -129,6 +131,16 @@ def _is_execnet_or_gone(thread: threading.Thread) -> bool:
     # Before Python 3.13 the stand-in stays when its thread has ended; a thread without a frame is no more.
     frames = list(_frames(thread))
     return not frames or any(str(frame.f_globals.get("__name__")).startswith("execnet") for frame in frames)
+
+
+def _is_idle_in_trio(thread: threading.Thread) -> bool:
+    """A thread that trio keeps for the next job of any event loop; it ends after 10 s without one."""
+    if not thread.name.startswith("Trio thread "):
+        return False
+    inside = [
+        frame for frame in _frames(thread) if frame.f_globals.get("__name__") == "trio._core._thread_cache"
+    ]
+    return [frame.f_code.co_name for frame in inside] == ["_work"]
 
 
 def _frames(thread: threading.Thread) -> Iterator[FrameType]:

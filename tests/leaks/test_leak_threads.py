@@ -148,6 +148,23 @@ class TestInnocent:
         threading.Thread(target=gate.wait, name="tqdm_monitor", daemon=True).start()
         assert own.leaks() == []
 
+    @pytest.mark.parametrize(("calls", "leaks"), [("wait()", 0), ("_handle_job()", 1)])
+    def test_thread_that_trio_keeps(
+        self, account: Any, gate: threading.Event, calls: str, leaks: int
+    ) -> None:
+        own = account(ThreadChecker(Owned()))
+        there = threading.Event()
+
+        def wait() -> None:
+            there.set()
+            gate.wait()
+
+        module: dict[str, Any] = {"__name__": "trio._core._thread_cache", "wait": wait}
+        exec(f"def _work(): {calls}\ndef _handle_job(): wait()", module)
+        threading.Thread(target=module["_work"], name="Trio thread 7", daemon=True).start()
+        assert there.wait(60)
+        assert len(own.leaks()) == leaks
+
     def test_timer_of_pytest_timeout(self, account: Any) -> None:
         own = account(ThreadChecker(Owned()))
         plugin = pytest.importorskip("pytest_timeout")
