@@ -124,3 +124,9 @@ def test_the_table_has_a_row_a_suite_and_all_that_leaked(foreign):
     lines = foreign.table({"click": {"absent": good, "auto": good, "fail": leaky, "again": good}})
     assert lines[2] == "| click==8.5.1 | 1 passed | 1, 1, 2, 1 | 0 | 0, 0 | 0, 1 |"
     assert lines[3:] == ["click: it left behind: threads:x"]
+
+
+def test_each_suite_is_in_the_page(foreign):
+    page = (SCRIPT.parents[1] / "docs/explanation/other-suites.md").read_text()
+    for name, suite in foreign.SUITES.items():
+        assert f"| {(suite.package or name).replace('==', ' ')}" in page
