@@ -23,7 +23,14 @@ _BLOCK = re.compile(
 
 
 def renewed(page: Path) -> str:
-    """The text of a page with its blocks made anew. Raises KeyError for a block of a name that there is not."""
+    """The text of a page with its blocks made anew. Raises KeyError for a name that there is not,
+    ValueError for a block without an end."""
+
+    text = page.read_text(encoding="utf-8")
+    if text.count("<!-- generated: ") != len(_BLOCK.findall(text)):
+        raise ValueError(
+            f"{page.name}: a block of <!-- generated: ... --> has no <!-- end --> before the next"
+        )
 
     def block(found: re.Match[str]) -> str:
         made = BLOCKS[found["name"]]
@@ -31,7 +38,7 @@ def renewed(page: Path) -> str:
         inside = f"\n{text.strip()}\n\n" if text.strip() else ""
         return f"{found['begin']}{inside}{found['end']}"
 
-    return _BLOCK.sub(block, page.read_text(encoding="utf-8"))
+    return _BLOCK.sub(block, text)
 
 
 def pages() -> list[Path]:

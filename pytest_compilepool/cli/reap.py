@@ -71,7 +71,7 @@ class Survey:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.usage = f"{parser.prog} [OPTION ...]"
-    parser.epilog = "Example: compilepool reap --yes"
+    parser.epilog = "Example: compilepool reap --json"
     parser.add_argument(
         "--yes", action="store_true", help="end what is found and remove its records, without asking"
     )

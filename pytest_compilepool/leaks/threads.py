@@ -151,9 +151,19 @@ def _frames(thread: threading.Thread) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+_BEGINNING = ("_bootstrap", "_bootstrap_inner", "run")
+
+
 def _runs(thread: threading.Thread) -> str:
     """Which function it was started with, and where it is now."""
-    frames = [frame for frame in _frames(thread) if frame.f_code.co_filename != threading.__file__]
+    frames = [*_frames(thread)]
+    # How every thread begins says nothing; what is threading's own after that (Event.wait) may be its target.
+    while (
+        frames
+        and frames[-1].f_code.co_filename == threading.__file__
+        and frames[-1].f_code.co_name in _BEGINNING
+    ):
+        frames.pop()
     if not frames:
         return "unknown (what it runs is no Python function)"
     target = f"it runs {_place(frames[-1])}"

@@ -27,8 +27,9 @@ from markdown_it import MarkdownIt
 TRAITS = ("in a clone", "beside a clone", "fresh environment")
 FILES = ("python", "toml", "ini", "yaml")
 _COMMENT = re.compile(r"<!--\s*(run|not run|page):\s*(.*?)\s*-->", re.DOTALL)
+_TABLE_OF_CONTENTS = "{toctree}"
 _GENERATED, _END = "<!-- generated: ", "<!-- end -->"
-_NAME = re.compile(r"[#;] ([\w./-]+\.\w+)(:.*)?$")
+_NAME = re.compile(r"[#;] ([\w./-]+\.\w+)(:.*)?$", re.MULTILINE)
 _SETTING = re.compile(r"(exit|limit)=(\d+)")
 
 
@@ -67,19 +68,32 @@ def read_page(path: Path) -> Page:
     above: dict[str, str] = {}
     generated = False
     for token in MarkdownIt("commonmark").parse(path.read_text()):
+        line = (token.map or [0])[0] + 1
         if token.type == "html_block":
             above = dict(_COMMENT.findall(token.content))
             generated = _GENERATED in token.content or (generated and _END not in token.content)
+            _look_for_lost_blocks(page, line, token.content)
             if "page" in above:
-                _set(page, (token.map or [0])[0] + 1, above.pop("page"))
-        elif generated or (token.type == "fence" and token.info.startswith("{")):  # a directive of the site
+                _set(page, line, above.pop("page"))
+        elif generated or (token.type == "fence" and token.info.startswith(_TABLE_OF_CONTENTS)):
             above = {}
         elif token.type in ("fence", "code_block"):
-            _take(page, (token.map or [0])[0] + 1, token.info.strip(), token.content, above)
+            _take(page, line, token.info.strip(), token.content, above)
             above = {}
         elif token.nesting >= 0 and token.type != "inline":
             above = {}
+    if generated:
+        page.wrong.append(f"a block of {_GENERATED}...--> has no {_END}")
     return page
+
+
+def _look_for_lost_blocks(page: Page, line: int, html: str) -> None:
+    """What stands in HTML is no block, so it would be run by nobody; and a comment of ours that is misspelt does nothing."""
+    if "```" in html or "<pre" in html:
+        page.wrong.append(f"line {line}: a block within HTML is never run")
+    for told in re.findall(r"<!--\s*([\w ]*run[\w ]*):", html):
+        if told.strip() not in ("run", "not run"):
+            page.wrong.append(f"line {line}: <!-- {told}: -->: known are run, not run, page")
 
 
 def _set(page: Page, line: int, trait: str) -> None:
@@ -94,8 +108,10 @@ def _take(page: Page, line: int, language: str, text: str, above: dict[str, str]
         page.not_run.append((line, above["not run"]))
     elif language == "console":
         page.steps += _commands(page, line, text, above.get("run", ""))
-    elif language in FILES and (named := _NAME.match(text.splitlines()[0])):
+    elif language in FILES and (named := _NAME.match(text)):
         page.steps.append(File(line, named[1], text))
+        if "run" in above or ".." in named[1] or named[1].startswith("/"):
+            page.wrong.append(f"line {line}: a file is written below the folder, and not run")
     else:
         page.wrong.append(
             f"line {line}: this block ({language or 'no language'}) is neither a file with its name in the first "
@@ -117,6 +133,8 @@ def _commands(page: Page, line: int, text: str, settings: str) -> list[Command]:
             found[-1][2].append(row)
         else:
             page.wrong.append(f"line {number}: output before the first command of its console block")
+    if not text.strip():
+        page.wrong.append(f"line {line}: a console block without a command")
     limit = float(given.get("limit", Command.limit))
     commands = [Command(number, typed, "\n".join(prints), 0, limit) for number, typed, prints in found]
     if commands and "exit" in given:

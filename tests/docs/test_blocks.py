@@ -70,6 +70,25 @@ def test_what_is_generated_is_not_run(page):
     assert [told.partition(":")[0] for told in read.wrong] == ["line 13"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- generated: a -->\n\nwords\n",  # ends nowhere: nothing below it would be run
+        "<!-- generated: a -->\n<!-- end -->\n<!-- generated: b -->\n",
+        "```{code-block} console\n$ false\n```",
+        "<div>\n```console\n$ false\n```\n</div>",
+        "<pre>\n$ false\n</pre>",
+        "<!-- runs: exit=1 -->\n```console\n$ false\n```",
+        "<!-- run: exit=1 -->\n```python\n# a.py\n```",
+        "```python\n```",
+        "```python\n# ../a.py\n```",
+        "```console\n```",
+    ],
+)
+def test_nothing_is_left_out_by_an_oversight(page, text):
+    assert page(text).wrong
+
+
 def test_an_unknown_setting_is_told(page):
     assert "exits=1" in page("<!-- run: exits=1 -->\n```console\n$ true\n```").wrong[0]
 
@@ -85,6 +104,10 @@ def test_it_is_one_shell(shell, tmp_path):
     assert shell.type(Command(2, 'echo "$A" $(basename "$PWD"); false', "")) == (1, "b below\n")
     _, printed = shell.type(Command(3, "env", ""))
     assert "PYTEST_CURRENT_TEST" not in printed
+
+
+def test_a_failure_before_a_pipe_is_one(shell):
+    assert shell.type(Command(1, "false | cat", ""))[0] == 1
 
 
 def test_what_takes_too_long_is_ended(shell):
@@ -111,6 +134,11 @@ def test_what_it_leaves_is_found(shell):
         ("sidecar pid 12", "sidecar pid 99", True),
         ("first\n...\nlast", "first\nsomething\nmore\nlast", True),
         ("first\n...\nlast", "first\nsomething\nmore", False),
+        ("a test ... passed", "a test of mine passed", True),
+        ("a test ... passed", "a test\nof mine\n2 passed", False),
+        ("first\nlast", "first\n\n  last\n", True),
+        ("first\nlast", "first last", False),
+        ("1 + 1 (a)", "1 + 1 (a)", True),
         ("torch 2.13.0", "torch 2.13.1", False),
         ("", "anything", True),
     ],

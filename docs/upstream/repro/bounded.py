@@ -87,6 +87,9 @@ def _bounded(check: Callable[[], tuple[bool, str]], package: str, seconds: float
         os.close(writing)
         status, text = _answer(reading, seconds)
     finally:
+        # Whoever ends this one twice does not keep it from cleaning up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         _end_descendants()
         shutil.rmtree(folder, ignore_errors=True)
     return status, f"{text} ({package} {version})"
