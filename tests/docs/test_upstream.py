@@ -289,3 +289,55 @@ def test_whatever_a_check_does_it_is_bounded_and_nothing_is_left(tmp_path, body,
     pid, folder = tell.read_text().split()
     assert not Path("/proc", pid).exists()
     assert not Path(folder).exists()
+
+
+ENDS_IT_AGAIN_AND_AGAIN = """
+        check = os.getpid()
+        bounded = os.getppid()
+        others = [subprocess.Popen(["sleep", "300"], start_new_session=True) for _ in range(40)]
+        if os.fork() == 0:
+            os.setsid()
+            while os.getppid() == check:
+                time.sleep(0.001)
+            while True:
+                os.kill(bounded, signal.SIGTERM)
+                time.sleep(0.0005)
+        with open(os.environ["TELL"], "w") as file:
+            file.write(" ".join([os.getcwd(), *(str(other.pid) for other in others)]))
+        return True, "so it is"
+"""
+
+
+@linux
+def test_who_ends_it_while_it_cleans_up_does_not_keep_it_from_that(tmp_path):
+    script, tell = tmp_path / "sleeper.py", tmp_path / "tell"
+    body = textwrap.dedent(ENDS_IT_AGAIN_AND_AGAIN).replace("\n", "\n    ")
+    head, _, rest = textwrap.dedent(SLEEPER).partition("def check():\n")
+    script.write_text(f"{head}def check():{body}\n{rest.partition('BODY')[2]}")
+    env = {**os.environ, "PYTHONPATH": str(REPRO), "TELL": str(tell)}
+    told = subprocess.run(
+        [sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert told.returncode in (THERE, CANNOT_TELL), told.stderr
+    folder, *pids = tell.read_text().split()
+    assert len(pids) == 40
+    assert not [pid for pid in pids if Path("/proc", pid).exists()]
+    assert not Path(folder).exists()
+
+
+ROW_OF = {"there": "seen on", "not there": "not seen on", "cannot tell": "cannot be told on"}
+
+
+def test_the_line_that_a_page_shows_is_what_its_script_would_say():
+    wrong = []
+    for page in PAGES:
+        if page.stem in WITHOUT_SCRIPT:
+            continue
+        shown = re.search(r"^\$ python .*\n(.*)$", page.read_text(), re.MULTILINE)[1]
+        script, _, rest = shown.partition(": ")
+        word = next((word for word in ROW_OF if rest.startswith(f"{word}: ")), "")
+        version = re.search(r"\([\w-]+ (\d[\w.]*)(?:\+\w+)?\)$", rest)
+        lists = " ".join(versions(page, ROW_OF.get(word, ""))[1])
+        if script != script_of(page).stem or (version[1] not in lists if version else word != "cannot tell"):
+            wrong.append(f"{page.name}: {shown}")
+    assert not wrong, "\n".join(wrong)

@@ -50,6 +50,17 @@ class TestPlanted:
         own.restore()
         own.assert_clean(0.0)
 
+    def test_one_that_runs_a_method_of_threadings_own(self, account: Any, gate: threading.Event) -> None:
+        own = account(ThreadChecker(Owned()))
+        thread = threading.Thread(target=gate.wait, name="waits-by-itself")
+        thread.start()
+        _, text = own.leak("waits-by-itself")
+        gate.set()
+        thread.join()
+        assert "it runs" in text
+        assert "wait" in text.partition("it runs")[2]
+        assert "no Python function" not in text
+
     def test_worker_of_a_thread_pool(self, account: Any) -> None:
         own = account(ThreadChecker(Owned()))
         pool = concurrent.futures.ThreadPoolExecutor(1)
