@@ -23,7 +23,7 @@ from pytest_compilepool.sessionrecord import Owner
 
 _ROUNDS = 3  # what forks while it is ended is found in the next
 _TOLD = 100  # processes that are told of one by one
-_WORKER = "compile_worker"
+_WORKER = "torch/_inductor/compile_worker/__main__.py"  # what torch runs as a sidecar
 
 # Removed while a worker that is killed compiles in it, such a folder is made anew by its compiler: not with mode 0700.
 _PRIMING = re.compile(r"compilepool-[0-9]+-prime-([0-9]+-)?[a-z0-9_]{8}")
@@ -116,16 +116,21 @@ def is_mine(pid: int) -> bool:
 def is_of_parent(pid: int, parent: int) -> bool:
     """Whether it is a sidecar that this parent has started, or one of its workers, which share the command line."""
     command = proctree.command(pid)
-    return f"--parent={parent}" in command and any(_WORKER in part for part in command)
+    return f"--parent={parent}" in command and _is_a_worker(command)
 
 
 def parent_of_pool(pid: int) -> int | None:
     """Whose sidecar or worker that process is, by its command line; None if it is none."""
     command = proctree.command(pid)
-    if not any(_WORKER in part for part in command):
+    if not _is_a_worker(command):
         return None
     parents = [part.partition("=")[2] for part in command if part.startswith("--parent=")]
     return int(parents[0]) if parents and parents[0].isdecimal() and len(parents[0]) < 10 else None
+
+
+def _is_a_worker(command: list[str]) -> bool:
+    """Whether one of these is torch's script: somebody else's program may have the words in its name."""
+    return any(f"/{part}".endswith(f"/{_WORKER}") for part in command)
 
 
 def _carries(pid: int, owner: Owner) -> bool:

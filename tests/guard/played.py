@@ -59,14 +59,18 @@ def forked():
         time.sleep(0.01)
     return int((folder / "forked").read_text())
 
+WORKER = "/the/site-packages/torch/_inductor/compile_worker/__main__.py"
 clean = {name: value for name, value in os.environ.items() if name != proctree.TAG}
 MAKERS = {
     "tagged": lambda: up([sys.executable, "-c", SLEEPS]),
     "deaf": lambda: up([sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); " + SLEEPS]),
     "forked": forked,
     "hydra": lambda: up([sys.executable, "-c", HYDRA]),
-    "worker": lambda: up([sys.executable, "-c", SLEEPS, "compile_worker", f"--parent={os.getpid()}"], env=clean),
+    "worker": lambda: up([sys.executable, "-c", SLEEPS, WORKER, f"--parent={os.getpid()}"], env=clean),
     "stranger": lambda: up([sys.executable, "-c", SLEEPS], env=clean),
+    "daemon": lambda: up(
+        [sys.executable, "-c", SLEEPS, "/srv/my_compile_worker_daemon.py", f"--parent={os.getpid()}"], env=clean
+    ),
     "namesake": lambda: up([sys.executable, "-c", SLEEPS, f"--parent={os.getpid()}"], env=clean),
 }
 pids = {name: MAKERS[name]() for name in told["children"]}

@@ -227,7 +227,8 @@ def test_a_record_with_a_strangers_pid_ends_nobody(told, state, play):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a process as somebody else")
 def test_an_orphan_of_somebody_else_is_named_and_left(capsys, state, play):
-    command = ["/bin/sh", "-c", "echo up; read line", "compile_worker", "--parent=4194303"]
+    worker = "/the/torch/_inductor/compile_worker/__main__.py"
+    command = ["/bin/sh", "-c", "echo up; read line", worker, "--parent=4194303"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     other = subprocess.Popen(command, user=OTHER, group=OTHER, cwd="/", **pipes)
     try:
@@ -245,7 +246,8 @@ def test_an_orphan_of_somebody_else_is_named_and_left(capsys, state, play):
 
 
 def test_a_pool_without_a_record_is_found_by_its_parent(state, play):
-    session = play("worker", "namesake")
+    """And nothing else: somebody's own program may have such words on its command line."""
+    session = play("worker", "namesake", "daemon")
     session.kill(with_guard=True)
     for path in sessionrecord.records(state):
         path.unlink()
@@ -253,7 +255,7 @@ def test_a_pool_without_a_record_is_found_by_its_parent(state, play):
     (mine,) = [one for one in found.finds if one.parent == session.process.pid]
     assert [row.pid for row in mine.processes] == [session.pids["worker"]]
     assert reap.end(mine) == []
-    assert session.alive() == {"namesake"}
+    assert session.alive() == {"namesake", "daemon"}
 
 
 def test_a_worker_whose_parents_pid_somebody_else_has_now(state, play, monkeypatch):
