@@ -8,6 +8,7 @@ nothing but the line that it was writing.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_compilepool import places, proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.records import ProcessKey
 
 SCHEMA = 1
@@ -34,7 +36,7 @@ class Owner:
     pid, started: as `ProcessKey` has them; boot: of which start of the machine; tag: value of `proctree.TAG` in what it has
     started; mark: name of a memory file that its forks hold; host, namespace: of which machine, and in which pids are
     counted there; root: pytest's root folder; worker, run: xdist's name of it and of the whole run, or ""; temporary: the
-    folder in which it makes folders named `compilepool-PID-...`; at: when, seconds since 1970.
+    folder in which it makes folders, named as `folder_prefix` says; at: when, seconds since 1970.
     """
 
     pid: int
@@ -255,6 +257,23 @@ def pid_namespace() -> str:
         return os.readlink("/proc/self/ns/pid")
     except OSError:
         return ""
+
+
+def folder_prefix(word: str = "", pid: int = 0) -> str:
+    """How the names of temporary folders begin that `compilepool reap` may find: `compilepool-PID-[WORD-]MARK-`.
+
+    word: what the folder is for; pid: of whom, 0 for this process.
+    """
+    parts = ["compilepool", str(pid or Genuine.getpid()), word, folder_mark(boot_id(), pid_namespace())]
+    return "".join(f"{part}-" for part in parts if part)
+
+
+def folder_mark(boot: str, namespace: str) -> str:
+    """Eight hexadecimal digits that say where a pid in the name of a folder was counted: /tmp may be shared.
+
+    boot, namespace: as `Owner` has them.
+    """
+    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:8]
 
 
 def note_death(path: Path, died: dict[str, Any]) -> None:

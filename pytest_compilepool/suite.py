@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_compilepool import sessionrecord
 from pytest_compilepool.conformance import subjects
 from pytest_compilepool.conformance.definition import (
     MANIFEST,
@@ -219,7 +219,7 @@ class Suite:
         if not self._shared:
             # By its name a guard finds it.
             made = tempfile.TemporaryDirectory(
-                prefix=f"compilepool-{os.getpid()}-shared-", ignore_cleanup_errors=True
+                prefix=sessionrecord.folder_prefix("shared"), ignore_cleanup_errors=True
             )
             self._shared = self._stack.enter_context(made)
         return self._shared

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_compilepool import resources
+from pytest_compilepool import resources, sessionrecord
 from pytest_compilepool.conformance.interpreters import import_path
 from pytest_compilepool.fresh.callables import RESERVED, pack
 from pytest_compilepool.fresh.order import Answer, Order
@@ -64,7 +64,7 @@ def started(
     """
     # By its name whoever cleans up after this process finds it.
     with tempfile.TemporaryDirectory(
-        prefix=f"compilepool-{os.getpid()}-bench-", ignore_cleanup_errors=True
+        prefix=sessionrecord.folder_prefix("bench"), ignore_cleanup_errors=True
     ) as name:
         place = Path(name)
         file = place / "told.json"

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from pytest_compilepool import sessionrecord
 from pytest_compilepool.cli.asked import Asked, read
 from pytest_compilepool.cli.listing import write
 from pytest_compilepool.cli.refusal import BAD_ARGUMENTS as BAD_ARGUMENTS
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _removed_in_the_end() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(
-        prefix=f"compilepool-{os.getpid()}-shared-", ignore_cleanup_errors=True
+        prefix=sessionrecord.folder_prefix("shared"), ignore_cleanup_errors=True
     )
 
 

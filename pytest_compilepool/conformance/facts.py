@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pytest_compilepool import sessionrecord
 from pytest_compilepool.conformance.interpreters import import_path, run_interpreter
 from pytest_compilepool.conformance.order import ANSWER, LOG, ORDER
 from pytest_compilepool.conformance.subjects import load
@@ -31,7 +32,7 @@ def ask(spec: str) -> tuple[dict[str, Any], dict[str, float], str]:
     spec: `module:Class`. Raises nothing for what that class does.
     """
     with tempfile.TemporaryDirectory(
-        prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
+        prefix=sessionrecord.folder_prefix(), ignore_cleanup_errors=True
     ) as name:
         folder = Path(name)
         (folder / ORDER).write_text(json.dumps({"path": import_path(), "spec": spec}), encoding="utf-8")

@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pytest_compilepool import sessionrecord
 from pytest_compilepool.conformance.bench import BOUND, READY
 from pytest_compilepool.conformance.forks import Begun, ForkServer, ForkServers
 from pytest_compilepool.conformance.interpreters import import_path
@@ -52,7 +53,7 @@ class Joint:
         began = time.monotonic()
         try:
             with tempfile.TemporaryDirectory(
-                prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
+                prefix=sessionrecord.folder_prefix(), ignore_cleanup_errors=True
             ) as name:
                 verdict = self._attempt(order, Path(name), stop)
         except BaseException:
@@ -130,7 +131,7 @@ class _Running:
         with contextlib.ExitStack() as stack:
             stack.callback(self._server.kept.clear)
             home = stack.enter_context(
-                tempfile.TemporaryDirectory(prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True)
+                tempfile.TemporaryDirectory(prefix=sessionrecord.folder_prefix(), ignore_cleanup_errors=True)
             )
             door = stack.enter_context(socket.socket(socket.AF_UNIX))
             name = f"compilepool-{os.getpid()}-{os.urandom(16).hex()}"

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import tempfile
 import threading
 import time
 from pathlib import Path
 
+from pytest_compilepool import sessionrecord
 from pytest_compilepool.conformance.forks import ForkServer
 from pytest_compilepool.conformance.interpreters import import_path, run_interpreter
 from pytest_compilepool.conformance.joint import Joint
@@ -60,7 +60,7 @@ def run_feature(
 
 def _alone(order: Order, stop: threading.Event | None, forks: ForkServer | None) -> Verdict:
     with tempfile.TemporaryDirectory(
-        prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
+        prefix=sessionrecord.folder_prefix(), ignore_cleanup_errors=True
     ) as name:
         return _run(order, Path(name), stop, forks)
 

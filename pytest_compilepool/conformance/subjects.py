@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pytest_compilepool import sessionrecord
 from pytest_compilepool.conformance.interpreters import import_path, run_interpreter
 from pytest_compilepool.conformance.order import ANSWER, LOG, ORDER
 from pytest_compilepool.fresh.ending import die_with
@@ -88,7 +89,7 @@ def ask(spec: str, needs: Iterable[str]) -> Subject:
     needs: properties that the class must have.
     """
     with tempfile.TemporaryDirectory(
-        prefix=f"compilepool-{os.getpid()}-", ignore_cleanup_errors=True
+        prefix=sessionrecord.folder_prefix(), ignore_cleanup_errors=True
     ) as folder:
         order = {"path": import_path(), "spec": spec, "needs": sorted(set(needs))}
         (Path(folder) / ORDER).write_text(json.dumps(order), encoding="utf-8")

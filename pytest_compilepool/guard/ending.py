@@ -23,10 +23,15 @@ from pytest_compilepool.sessionrecord import Owner
 
 _ROUNDS = 3  # what forks while it is ended is found in the next
 _TOLD = 100  # processes that are told of one by one
-_WORKER = "compile_worker"
+_WORKER = "torch/_inductor/compile_worker/__main__.py"  # what torch runs as a sidecar
 
 # Removed while a worker that is killed compiles in it, such a folder is made anew by its compiler: not with mode 0700.
-_PRIMING = re.compile(r"compilepool-[0-9]+-prime-([0-9]+-)?[a-z0-9_]{8}")
+_PRIMING = re.compile(r"compilepool-[0-9]+-prime-([0-9]+-)?[0-9a-f]{8}-[a-z0-9_]{8}")
+
+# The whole of what `sessionrecord.folder_prefix` and `tempfile` make of it: a user's own names look much the same.
+_FOLDER = re.compile(
+    r"compilepool-([1-9][0-9]{0,9})-(?:(?:bench|shared|vllm|prime|prime-[0-9]+)-)?([0-9a-f]{8})-[a-z0-9_]{8}"
+)
 
 
 def end(owner: dict[str, Any], record: str, finished: bool) -> None:
@@ -116,16 +121,21 @@ def is_mine(pid: int) -> bool:
 def is_of_parent(pid: int, parent: int) -> bool:
     """Whether it is a sidecar that this parent has started, or one of its workers, which share the command line."""
     command = proctree.command(pid)
-    return f"--parent={parent}" in command and any(_WORKER in part for part in command)
+    return f"--parent={parent}" in command and _is_a_worker(command)
 
 
 def parent_of_pool(pid: int) -> int | None:
     """Whose sidecar or worker that process is, by its command line; None if it is none."""
     command = proctree.command(pid)
-    if not any(_WORKER in part for part in command):
+    if not _is_a_worker(command):
         return None
     parents = [part.partition("=")[2] for part in command if part.startswith("--parent=")]
     return int(parents[0]) if parents and parents[0].isdecimal() and len(parents[0]) < 10 else None
+
+
+def _is_a_worker(command: list[str]) -> bool:
+    """Whether one of these is torch's script: somebody else's program may have the words in its name."""
+    return any(f"/{part}".endswith(f"/{_WORKER}") for part in command)
 
 
 def _carries(pid: int, owner: Owner) -> bool:
@@ -166,30 +176,45 @@ def _described(row: Proc) -> str:
 
 
 def folders_of(owner: Owner) -> list[Path]:
-    """Its temporary folders, `compilepool-PID-...`, of this user's own; see `_private`.
+    """Its temporary folders, by the whole of their names, of this user's own; see `_private`.
 
-    None where another process has that pid now: they could be that one's.
+    The mark in the name is that of its own start of the machine and pid namespace. None where another process has that
+    pid now: they could be that one's.
     """
     now = proctree.lookup(owner.pid)
     taken = now is not None and not now.dead and now.key != owner.key
     if not os.path.isabs(owner.temporary) or owner.is_foreign or taken:
         return []
     found = []
+    whose = (owner.pid, sessionrecord.folder_mark(owner.boot, owner.namespace))
     for path in _glob(Path(owner.temporary), f"compilepool-{owner.pid}-*"):
         seen = _private(path)
-        if seen is not None and seen.st_mtime >= owner.at - 1.0:
+        if _whose(path) == whose and seen is not None and seen.st_mtime >= owner.at - 1.0:
             found.append(path)
     return found
 
 
 def folders_without_owner() -> dict[int, list[Path]]:
-    """Those of processes of this machine that have gone, by pid: of commands that were killed, which keep no record."""
+    """Those of processes that have gone, by pid: of commands that were killed, which keep no record.
+
+    Only of this start of the machine and this pid namespace: what has become of a pid of another cannot be seen here.
+    """
     found: dict[int, list[Path]] = {}
+    boot, namespace = sessionrecord.boot_id(), sessionrecord.pid_namespace()
+    if not (boot and namespace):
+        return found
+    here = sessionrecord.folder_mark(boot, namespace)
     for path in _glob(Path(tempfile.gettempdir()), "compilepool-*-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdecimal() and proctree.lookup(int(pid)) is None and _private(path) is not None:
-            found.setdefault(int(pid), []).append(path)
+        pid, mark = _whose(path)
+        if mark == here and proctree.lookup(pid) is None and _private(path) is not None:
+            found.setdefault(pid, []).append(path)
     return found
+
+
+def _whose(path: Path) -> tuple[int, str]:
+    """Pid and mark in the name of a folder; 0 and "" where none of ours has that name."""
+    match = _FOLDER.fullmatch(path.name)
+    return (int(match[1]), match[2]) if match else (0, "")
 
 
 def _private(path: Path) -> os.stat_result | None:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from pytest_compilepool import sessionrecord
 from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.records import ProcessKey
 from pytest_compilepool.targets import triton_target
@@ -59,7 +60,7 @@ class Priming:
     def folder(self) -> Iterator[str]:
         """One for workers to compile in. What they still write there after the block is removed by `tidy()`."""
         # By its name whoever cleans up after this process finds it.
-        folder = self._in_use = tempfile.mkdtemp(prefix=f"compilepool-{Genuine.getpid()}-prime-")
+        folder = self._in_use = tempfile.mkdtemp(prefix=sessionrecord.folder_prefix("prime"))
         self._folders.add(folder)
         try:
             yield folder

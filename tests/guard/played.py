@@ -16,6 +16,7 @@ SESSION = r'''
 import json, os, pathlib, signal, subprocess, sys, time
 from pytest_compilepool import proctree
 from pytest_compilepool.guard.warden import Warden
+from pytest_compilepool.sessionrecord import folder_prefix
 
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_DFL)  # whoever runs the tests may ignore them (nohup)
@@ -26,8 +27,9 @@ os.environ[proctree.TAG] = warden.tag
 warden.record.began("test_x.py::test_it", 2)
 folder = pathlib.Path(os.environ["TMPDIR"])
 for name in told.get("folders", []):
-    (folder / name.replace("PID", str(os.getpid()))).mkdir(mode=0o700)
-    (folder / name.replace("PID", str(os.getpid())) / "file").write_text("x")
+    made = folder / name.replace("PREFIX-", folder_prefix()).replace("PID", str(os.getpid()))
+    made.mkdir(mode=0o700)
+    (made / "file").write_text("x")
 
 SLEEPS = "import sys, time; print('up', flush=True); time.sleep(600)"
 
@@ -59,14 +61,18 @@ def forked():
         time.sleep(0.01)
     return int((folder / "forked").read_text())
 
+WORKER = "/the/site-packages/torch/_inductor/compile_worker/__main__.py"
 clean = {name: value for name, value in os.environ.items() if name != proctree.TAG}
 MAKERS = {
     "tagged": lambda: up([sys.executable, "-c", SLEEPS]),
     "deaf": lambda: up([sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); " + SLEEPS]),
     "forked": forked,
     "hydra": lambda: up([sys.executable, "-c", HYDRA]),
-    "worker": lambda: up([sys.executable, "-c", SLEEPS, "compile_worker", f"--parent={os.getpid()}"], env=clean),
+    "worker": lambda: up([sys.executable, "-c", SLEEPS, WORKER, f"--parent={os.getpid()}"], env=clean),
     "stranger": lambda: up([sys.executable, "-c", SLEEPS], env=clean),
+    "daemon": lambda: up(
+        [sys.executable, "-c", SLEEPS, "/srv/my_compile_worker_daemon.py", f"--parent={os.getpid()}"], env=clean
+    ),
     "namesake": lambda: up([sys.executable, "-c", SLEEPS, f"--parent={os.getpid()}"], env=clean),
 }
 pids = {name: MAKERS[name]() for name in told["children"]}

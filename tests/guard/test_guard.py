@@ -251,7 +251,7 @@ def test_a_process_of_somebody_else_is_left_alone(play, state):
 
 
 def test_of_another_machine_or_container_nothing_is_known(play, state):
-    session = play("tagged", folders=["compilepool-PID-a"])
+    session = play("tagged", folders=["PREFIX-abc_1234"])
     (path,) = sessionrecord.records(state)
     owner = sessionrecord.read_account(path).owner
     session.kill(with_guard=True)
@@ -268,7 +268,7 @@ def test_of_another_machine_or_container_nothing_is_known(play, state):
 
 
 def test_folders_of_whoever_has_the_pid_now_stay(play, state):
-    session = play("tagged", folders=["compilepool-PID-a"])
+    session = play("tagged", folders=["PREFIX-abc_1234"])
     (path,) = sessionrecord.records(state)
     owner = sessionrecord.read_account(path).owner
     older = sessionrecord.Owner(**{**vars(owner), "started": owner.started - 500, "at": owner.at - 500})
@@ -341,15 +341,23 @@ def test_who_has_the_pid_now_keeps_his_own(play, state):
 
 def test_folders_are_removed_and_links_are_not_followed(play, state, tmp_path):
     session = play(
-        "tagged", folders=["compilepool-PID-a", "compilepool-PID-b", "compilepool-1-a", "other-PID-a"]
+        "tagged",
+        folders=[
+            "PREFIX-abc_1234",
+            "PREFIX-abc_5678",
+            "compilepool-PID-results",
+            "compilepool-1-a",
+            "other-PID-a",
+        ],
     )
     pid = session.process.pid
+    prefix = sessionrecord.folder_prefix(pid=pid)
     temporary = tmp_path / "tmp"
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("x")
-    (temporary / f"compilepool-{pid}-link").symlink_to(tmp_path / "precious")
-    (temporary / f"compilepool-{pid}-a" / "link").symlink_to(tmp_path / "precious")
-    open_to_all = temporary / f"compilepool-{pid}-open"
+    (temporary / f"{prefix}thelink1").symlink_to(tmp_path / "precious")
+    (temporary / f"{prefix}abc_1234" / "link").symlink_to(tmp_path / "precious")
+    open_to_all = temporary / f"{prefix}open_all"
     open_to_all.mkdir()
     open_to_all.chmod(0o777)
     assert stat.S_IMODE(open_to_all.stat().st_mode) == 0o777
@@ -357,8 +365,9 @@ def test_folders_are_removed_and_links_are_not_followed(play, state, tmp_path):
     assert wait_until(lambda: not proctree.alive(session.guard), 5.0)
     assert {path.name for path in temporary.iterdir()} == {
         "compilepool-1-a",
+        f"compilepool-{pid}-results",
         f"other-{pid}-a",
-        f"compilepool-{pid}-link",
-        f"compilepool-{pid}-open",
+        f"{prefix}thelink1",
+        f"{prefix}open_all",
     }
     assert (tmp_path / "precious" / "file").exists()

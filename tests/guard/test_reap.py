@@ -42,7 +42,7 @@ def test_nothing(told, state):
 
 
 def test_what_is_left_is_listed_and_ended_with_yes(told, state, play, tmp_path):
-    session = play("tagged", "forked", "worker", "stranger", folders=["compilepool-PID-a"])
+    session = play("tagged", "forked", "worker", "stranger", folders=["PREFIX-abc_1234"])
     session.kill(with_guard=True)
     said, status = told()
     assert status == reap.LEFT
@@ -51,7 +51,7 @@ def test_what_is_left_is_listed_and_ended_with_yes(told, state, play, tmp_path):
     for kind in ("tagged", "forked", "worker"):
         assert f"process pid {session.pids[kind]} " in said
     assert f"pid {session.pids['stranger']} " not in said
-    assert f"compilepool-{session.process.pid}-a" in said
+    assert f"{sessionrecord.folder_prefix(pid=session.process.pid)}abc_1234" in said
     assert "nothing was ended, since there is no terminal to ask at: --yes ends it" in said
     assert session.alive() == {"tagged", "forked", "worker", "stranger"}
     said, status = told("--yes")
@@ -66,8 +66,9 @@ def test_folders_of_a_command_that_was_killed(told, state, tmp_path):
     """It keeps no record; its folders carry its pid."""
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait(30)
-    mine, public = (tmp_path / "tmp" / f"compilepool-{gone.pid}-{name}" for name in ("bench-a", "bench-b"))
-    living = tmp_path / "tmp" / f"compilepool-{os.getpid()}-bench-c"
+    prefix = sessionrecord.folder_prefix("bench", gone.pid)
+    mine, public = (tmp_path / "tmp" / f"{prefix}{name}" for name in ("abc_1234", "abc_5678"))
+    living = tmp_path / "tmp" / f"{sessionrecord.folder_prefix('bench')}abc_1234"
     for folder, mode in ((mine, 0o700), (public, 0o755), (living, 0o700)):
         folder.mkdir()
         folder.chmod(mode)
@@ -84,24 +85,109 @@ def test_folders_of_a_command_that_was_killed(told, state, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "removed"),
+    ("word", "name", "mode", "removed"),
     [
-        ("prime-abc_1234", 0o755, True),  # made anew by the compiler of a worker, with its own idea of modes
-        ("prime-4711-abc_1234", 0o755, True),
-        ("prime-abc_1234", 0o775, False),  # others may have put into it what they like
-        ("prime-abc_1234", 0o757, False),
-        ("prime-notes", 0o755, False),  # somebody's own
-        ("prime-4711-abc_1234-old", 0o755, False),
+        (
+            "prime",
+            "abc_1234",
+            0o755,
+            True,
+        ),  # made anew by the compiler of a worker, with its own idea of modes
+        ("prime-4711", "abc_1234", 0o755, True),
+        ("prime", "abc_1234", 0o775, False),  # others may have put into it what they like
+        ("prime", "abc_1234", 0o757, False),
+        ("prime", "notes", 0o755, False),  # somebody's own
+        ("prime-4711", "abc_1234-old", 0o755, False),
     ],
 )
-def test_a_folder_for_priming_that_was_made_anew(told, state, tmp_path, name, mode, removed):
+def test_a_folder_for_priming_that_was_made_anew(told, state, tmp_path, word, name, mode, removed):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait(30)
-    folder = tmp_path / "tmp" / f"compilepool-{gone.pid}-{name}"
+    folder = tmp_path / "tmp" / f"{sessionrecord.folder_prefix(word, gone.pid)}{name}"
     folder.mkdir()
     folder.chmod(mode)
     told("--yes")
     assert folder.exists() is not removed
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PID-results",
+        "PID-bench-baseline",
+        "PID-20240101-notes",
+        "2024-results",
+        "20240101-backup",
+        "0-notes",
+        "PID-MARK-results-old",
+        "0-MARK-abc_1234",
+        "99999999999-MARK-abc_1234",
+        "\u0661-MARK-abc_1234",
+    ],
+)
+def test_a_folder_of_the_users_own_is_not_taken_for_one_of_a_command(told, state, tmp_path, name):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(30)
+    mark = sessionrecord.folder_mark(sessionrecord.boot_id(), sessionrecord.pid_namespace())
+    folder = tmp_path / "tmp" / f"compilepool-{name.replace('PID', str(gone.pid)).replace('MARK', mark)}"
+    folder.mkdir(mode=0o700)
+    assert told("--yes") == ("nothing is left of earlier sessions\n", 0)
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("elsewhere", ["boot", "namespace"])
+def test_a_folder_of_another_container_or_machine_is_left_alone(
+    told, state, tmp_path, monkeypatch, elsewhere
+):
+    """They may share the folder for temporary files; its pid says nothing here, and the session may well live."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(30)
+    with monkeypatch.context() as there:
+        there.setattr(
+            sessionrecord, {"boot": "boot_id", "namespace": "pid_namespace"}[elsewhere], lambda: "other"
+        )
+        folder = tmp_path / "tmp" / f"{sessionrecord.folder_prefix('shared', gone.pid)}abc_1234"
+    folder.mkdir(mode=0o700)
+    assert told("--yes") == ("nothing is left of earlier sessions\n", 0)
+    assert folder.exists()
+
+
+def test_a_folder_of_another_container_stays_where_a_record_has_its_pid(
+    told, state, play, tmp_path, monkeypatch
+):
+    session = play("tagged", folders=["PREFIX-abc_1234"])
+    session.kill(with_guard=True)
+    with monkeypatch.context() as there:
+        there.setattr(sessionrecord, "pid_namespace", lambda: "pid:[1]")
+        theirs = tmp_path / "tmp" / f"{sessionrecord.folder_prefix('shared', session.process.pid)}abc_1234"
+    theirs.mkdir(mode=0o700)
+    said, status = told("--yes")
+    assert (said.splitlines()[-1], status) == ("ended 1 process, removed 1 folder and 1 record", 0)
+    assert list((tmp_path / "tmp").iterdir()) == [theirs]
+
+
+def test_where_the_machine_cannot_be_told_no_folder_is_taken(told, state, tmp_path, monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait(30)
+    monkeypatch.setattr(sessionrecord, "pid_namespace", lambda: "")
+    folder = tmp_path / "tmp" / f"{sessionrecord.folder_prefix('shared', gone.pid)}abc_1234"
+    folder.mkdir(mode=0o700)
+    told("--yes")
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("word", ["", "bench", "shared", "vllm", "prime", "prime-4711"])
+def test_every_folder_that_a_killed_command_leaves_is_found(told, state, word):
+    """One that `tempfile` itself has named."""
+    code = (
+        "import sys, tempfile; from pytest_compilepool.sessionrecord import folder_prefix;"
+        "print(tempfile.mkdtemp(prefix=folder_prefix(sys.argv[1])))"
+    )
+    made = subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, timeout=60)
+    folder = made.stdout.strip()
+    assert os.path.isdir(folder), made.stderr
+    told("--yes")
+    assert not os.path.exists(folder)
 
 
 def test_a_session_that_runs_is_left_alone(told, state, play):
@@ -227,7 +313,8 @@ def test_a_record_with_a_strangers_pid_ends_nobody(told, state, play):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to start a process as somebody else")
 def test_an_orphan_of_somebody_else_is_named_and_left(capsys, state, play):
-    command = ["/bin/sh", "-c", "echo up; read line", "compile_worker", "--parent=4194303"]
+    worker = "/the/torch/_inductor/compile_worker/__main__.py"
+    command = ["/bin/sh", "-c", "echo up; read line", worker, "--parent=4194303"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     other = subprocess.Popen(command, user=OTHER, group=OTHER, cwd="/", **pipes)
     try:
@@ -245,7 +332,8 @@ def test_an_orphan_of_somebody_else_is_named_and_left(capsys, state, play):
 
 
 def test_a_pool_without_a_record_is_found_by_its_parent(state, play):
-    session = play("worker", "namesake")
+    """And nothing else: somebody's own program may have such words on its command line."""
+    session = play("worker", "namesake", "daemon")
     session.kill(with_guard=True)
     for path in sessionrecord.records(state):
         path.unlink()
@@ -253,7 +341,7 @@ def test_a_pool_without_a_record_is_found_by_its_parent(state, play):
     (mine,) = [one for one in found.finds if one.parent == session.process.pid]
     assert [row.pid for row in mine.processes] == [session.pids["worker"]]
     assert reap.end(mine) == []
-    assert session.alive() == {"namesake"}
+    assert session.alive() == {"namesake", "daemon"}
 
 
 def test_a_worker_whose_parents_pid_somebody_else_has_now(state, play, monkeypatch):

@@ -62,6 +62,10 @@ def test_another_cause_has_another(one, other):
             "the worker of triton_per_fused__softmax_exp_sub_0 was killed",
             "the worker of triton_red_fused_add_12 was killed",
         ),
+        (
+            "left: compilepool-7-1a2b3c4d-ab_4efgh, compilepool-12-shared-abcdefab-12345678",
+            "left: compilepool-99-vllm-00ff00ff-zzzz1_zz",
+        ),
         ("open: {3: 'pipe:[88]', 4: 'pipe:[89]'}", "open: {7: 'pipe:[1]'}"),
     ],
 )

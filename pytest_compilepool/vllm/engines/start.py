@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pytest_compilepool import proctree
+from pytest_compilepool import proctree, sessionrecord
 from pytest_compilepool.fresh.ending import end_all
 from pytest_compilepool.vllm.engines import shared
 from pytest_compilepool.vllm.engines.order import (
@@ -87,7 +87,7 @@ def run(
     """
     for last in (*[False] * _TRIES, True):
         with tempfile.TemporaryDirectory(
-            prefix=f"compilepool-{os.getpid()}-vllm-", ignore_cleanup_errors=True
+            prefix=sessionrecord.folder_prefix("vllm"), ignore_cleanup_errors=True
         ) as name:
             folder = Path(name)
             _share(modelinfos, root)
