@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +23,7 @@ class _ByProduct(NamedTuple):
 
     looks_like: what its value matches then; put_back: remove it again (it is written anew when it is
     needed), or leave it (it is written once in the life of a process, and without it later compiles would
-    differ from earlier ones); who: who writes it, and when.
+    differ from earlier ones); who: who writes it (that library's name comes first), and when.
     """
 
     name: str
@@ -30,9 +31,15 @@ class _ByProduct(NamedTuple):
     put_back: bool
     who: str
 
+    @property
+    def writer_is_loaded(self) -> bool:
+        """Whether that library, or a part of one whose import has failed, is there to have written it."""
+        library = "vllm" if self.who.startswith("vLLM") else "torch"
+        return any(str(name).partition(".")[0] == library for name in tuple(sys.modules))
 
-# Where one of these appears that was not there before, no test is to blame. Read from the wheels of torch 2.8
-# to 2.15 and of vLLM 0.17 to 0.33.
+
+# Where one of these appears that was not there before, and its writer is loaded, no test is to blame. Read
+# from the wheels of torch 2.8 to 2.15 and of vLLM 0.17 to 0.33.
 _BY_PRODUCTS = (
     _ByProduct("TORCHINDUCTOR_CACHE_DIR", r".*/torchinductor_[^/]+", True, "torch, asking for the folder"),
     _ByProduct("TRITON_CACHE_DIR", r".*/triton/\d+", True, "torch, loading its first Triton kernel"),
@@ -72,13 +79,13 @@ class EnvironChecker(LeakChecker):
 
     def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
         for key, old, new in super().judged(before, after):
-            if not (old is MISSING and _by_product(str(key), new)):
+            if old is not MISSING or _written(str(key), new) is None:
                 yield key, old, new
 
     def silent(self, before: Snapshot, after: Snapshot) -> list[Leak]:
         found = []
         for key, old, new in super().judged(before, after):
-            row = _by_product(str(key), new) if old is MISSING else None
+            row = _written(str(key), new) if old is MISSING else None
             if row is not None and row.put_back:
                 found.append(Leak(self.name, row.name, "not set", show(new), row.who, handle=(key, old)))
         return found
@@ -109,6 +116,12 @@ def is_lasting_by_product(name: str, value: str) -> bool:
 def _by_product(name: str, value: Any) -> _ByProduct | None:
     rows = (row for row in _BY_PRODUCTS if row.name == name and re.fullmatch(row.looks_like, str(value)))
     return next(rows, None)
+
+
+def _written(name: str, value: Any) -> _ByProduct | None:
+    """As `_by_product`, where that library can have done it in this process."""
+    row = _by_product(name, value)
+    return row if row is not None and row.writer_is_loaded else None
 
 
 def _shown(name: str, value: str) -> str:
