@@ -7,6 +7,7 @@ Attributes of a class: freezegun replaces what it finds in the globals of module
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 
@@ -16,3 +17,4 @@ class Genuine:
     getpid = staticmethod(os.getpid)
     monotonic = staticmethod(time.monotonic)
     sleep = staticmethod(time.sleep)
+    threads = staticmethod(threading.enumerate)

@@ -22,6 +22,7 @@ from pytest_compilepool.pool.manager import PoolManager
 from pytest_compilepool.records import Leak
 from pytest_compilepool.runrecord import LEAKS_PROPERTY
 from pytest_compilepool.torch_compat import live_pools, others, pools
+from pytest_compilepool.words import sendable
 
 _AT_THE_END = ("processes", "threads", "fds")
 
@@ -164,19 +165,20 @@ class LeakWatch:
         verdict = census.compare(account.checkers, account.before, self._settings.leak_grace, passed_over)
         leaks = verdict.leaks
         self._told.update((leak.checker, leak.key) for leak in leaks)
-        texts = [census.text_of(self.checker(leak.checker), leak) for leak in leaks]
+        texts = [self._text_of(leak) for leak in leaks]
         if leaks and verdict.waited:
             texts.append(
                 f"(they had {verdict.waited:.2f} s to go away: compilepool_leak_grace = {verdict.grace:g})"
             )
         if leaks:
             item.stash[LEAKS] = [
-                {"checker": leak.checker, "key": leak.key, "text": text}
+                {"checker": leak.checker, "key": sendable(leak.key), "text": text}
                 for leak, text in zip(leaks, texts, strict=False)
             ]
             summary = ", ".join(f"{leak.checker}:{leak.key}" for leak in leaks)
-            item.user_properties.append((LEAKS_PROPERTY, summary))
-        item.stash[UNUSED] = [f"{entry} ({entry.reason})" for entry in account.allowed if entry not in used]
+            item.user_properties.append((LEAKS_PROPERTY, sendable(summary)))
+        unused = [entry for entry in account.allowed if entry not in used]
+        item.stash[UNUSED] = [sendable(f"{entry} ({entry.reason})") for entry in unused]
         self._note_errors(verdict.errors, census.restore(account.checkers, [*leaks, *verdict.silent]))
         return leaks, "\n\n".join([f"{item.nodeid} left behind:", *texts])
 
@@ -191,10 +193,14 @@ class LeakWatch:
             return (leak.checker, leak.key) in self._told
 
         verdict = census.compare(checkers, self._session, self._settings.leak_grace, told)
-        texts = [census.text_of(self.checker(leak.checker), leak) for leak in verdict.leaks]
+        texts = [self._text_of(leak) for leak in verdict.leaks]
         self._note_errors(verdict.errors, census.restore(checkers, [*verdict.leaks, *verdict.silent]))
         stop_adopting(self._adopting)
         return "\n\n".join(texts)
+
+    def _text_of(self, leak: Leak) -> str:
+        """Its lines. Names of files and variables may hold what no report can: that is written out."""
+        return sendable(census.text_of(self.checker(leak.checker), leak))
 
     def _fine_by_hook(self, item: pytest.Item, leak: Leak) -> bool:
         try:

@@ -13,7 +13,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -317,11 +316,11 @@ def _from_psutil(pid: int, read: Callable[..., T], otherwise: T) -> T:
 
 def wait_gone(keys: Iterable[ProcessKey], timeout: float) -> list[ProcessKey]:
     """Wait until all of these have ended. timeout: seconds. Returns those still running then."""
-    deadline = time.monotonic() + timeout
+    deadline = Genuine.monotonic() + timeout
     pause = 0.001
     left = [key for key in keys if alive(key)]
-    while left and time.monotonic() < deadline:
-        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+    while left and Genuine.monotonic() < deadline:
+        Genuine.sleep(min(pause, max(0.0, deadline - Genuine.monotonic())))
         pause = min(pause * 2, 0.02)
         left = [key for key in left if alive(key)]
     return left

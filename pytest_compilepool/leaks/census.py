@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_compilepool import proctree
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.leaks import asking
 from pytest_compilepool.leaks.base import MISSING, LeakChecker, Owned, changes, plain_text
 from pytest_compilepool.leaks.caches import CacheChecker
@@ -65,7 +65,7 @@ class Verdict:
 
 def measure(checkers: Sequence[LeakChecker]) -> Census:
     """Ask every checker now. One that fails cannot tell."""
-    taken_at = time.monotonic()
+    taken_at = Genuine.monotonic()
     errors: list[str] = []
     snapshots: dict[str, Snapshot | None] = {}
     # Of one moment: who asks for the process table, and be it who says what is owned, gets the same one.
@@ -146,17 +146,17 @@ def compare(
         gc.collect()
         left = comparison.look(left)
         # Collecting takes a tenth of a second with torch loaded: that is not the leaks' time.
-        started = time.monotonic()
+        started = Genuine.monotonic()
         pause = FIRST_PAUSE
         while settling := [checker for checker in left if checker.settles]:
-            remaining = started + grace - time.monotonic()
+            remaining = started + grace - Genuine.monotonic()
             if remaining <= 0:
                 break
-            time.sleep(min(pause, remaining))
+            Genuine.sleep(min(pause, remaining))
             pause = min(pause * 2, LONGEST_PAUSE)
             still = comparison.look(settling)
             left = [checker for checker in left if checker in still or not checker.settles]
-        waited = time.monotonic() - started if pause > FIRST_PAUSE else 0.0
+        waited = Genuine.monotonic() - started if pause > FIRST_PAUSE else 0.0
     return comparison.verdict(checkers, waited, grace)
 
 
@@ -195,7 +195,7 @@ class _Comparison:
 
     def verdict(self, checkers: Iterable[LeakChecker], waited: float, grace: float) -> Verdict:
         names = [checker.name for checker in checkers]
-        age = f"within the last {time.monotonic() - self._before.taken_at:.2f} s"
+        age = f"within the last {Genuine.monotonic() - self._before.taken_at:.2f} s"
         leaks = [leak for name in names for leak in self._leaks[name]]
         leaks = [dataclasses.replace(leak, since=leak.since or age) for leak in leaks]
         silent = [leak for name in names for leak in self._silent[name]]

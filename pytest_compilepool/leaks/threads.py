@@ -6,12 +6,12 @@ from __future__ import annotations
 import re
 import sys
 import threading
-import time
 from collections.abc import Hashable, Iterator, Sequence
 from types import FrameType
 from typing import Any, ClassVar
 
 from pytest_compilepool import torch_compat
+from pytest_compilepool.genuine import Genuine
 from pytest_compilepool.leaks.base import LeakChecker, Owned
 from pytest_compilepool.records import Leak, Snapshot
 from pytest_compilepool.torch_compat import pools
@@ -64,7 +64,7 @@ class ThreadChecker(LeakChecker):
         passed = self._owned.threads() | _lifelong_threads()
         return {
             (thread.ident, thread.native_id): thread.name
-            for thread in threading.enumerate()
+            for thread in Genuine.threads()
             if thread.ident not in passed and not _is_passed_over(thread)
         }
 
@@ -79,11 +79,11 @@ class ThreadChecker(LeakChecker):
 
     def restore(self, leaks: Sequence[Leak]) -> None:
         """Only waits a moment for those that are on their way out: a thread cannot be ended from outside."""
-        deadline = time.monotonic() + JOIN_TIMEOUT
+        deadline = Genuine.monotonic() + JOIN_TIMEOUT
         for leak in leaks:
             thread = _find(leak.handle)
             if thread is not None and not _is_dummy(thread) and thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+                thread.join(max(0.0, deadline - Genuine.monotonic()))
 
     def note(self, leak: Leak) -> str:
         return "a thread cannot be ended from outside: it stays until its function returns"
@@ -95,7 +95,7 @@ def stable_name(name: str) -> str:
 
 
 def _find(key: Hashable) -> threading.Thread | None:
-    return next((t for t in threading.enumerate() if (t.ident, t.native_id) == key), None)
+    return next((t for t in Genuine.threads() if (t.ident, t.native_id) == key), None)
 
 
 def _begins(thread: threading.Thread, start: str) -> bool:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +69,7 @@ def pools_ended_after(timeout: float = 10.0) -> Iterator[None]:
 
 def close_torch_pool(pool: Any, timeout: float) -> Closed:
     """The same for torch's own object, whoever's it is."""
-    started = time.monotonic()
+    started = Genuine.monotonic()
     # The tree is noted first: who a grandchild belonged to, nobody can tell once its parent is gone.
     tree = process_tree(pool)
     # Our copies of its pipe ends, too: they can be told by the pipes that shutdown() closes.
@@ -89,7 +88,7 @@ def close_torch_pool(pool: Any, timeout: float) -> Closed:
     reap_adopted(key for key in tree if key.pid not in roots)
     _tidy(pool)
     others.forget(pool)
-    return Closed(how, time.monotonic() - started, tuple(left), "; ".join(errors), forgotten)
+    return Closed(how, Genuine.monotonic() - started, tuple(left), "; ".join(errors), forgotten)
 
 
 def process_tree(pool: Any) -> list[ProcessKey]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, wait
 from typing import Any
@@ -321,13 +320,13 @@ class PoolCore:
             pool = self._pool
             if pool is not None:
                 self._raise_if_dead(pool)
-            left = deadline - time.monotonic()
+            left = deadline - Genuine.monotonic()
             if left <= 0:
                 raise error(f"{message}\n{self.describe()}")
             if future is not None:
                 wait([future], timeout=min(_SLICE, left))
             else:
-                time.sleep(min(pause, left))
+                Genuine.sleep(min(pause, left))
                 pause = min(pause * 2, _SLICE / 5)
 
     def _await_workers(self, deadline: float, error: type[Exception], limit: float) -> None:

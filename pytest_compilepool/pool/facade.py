@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from types import TracebackType
@@ -85,7 +84,7 @@ class CompilePool(PoolCore):
         """
         limit = self.ready_timeout if timeout is None else seconds(timeout, "wait_ready: timeout")
         pool = self._living("wait_ready")
-        began = time.monotonic()
+        began = Genuine.monotonic()
         with self._timeline.span("ready"):
             self.start_workers()
             ready = self._ready
@@ -125,7 +124,7 @@ class CompilePool(PoolCore):
         wanted = triton_target(target or self._priming.target, "prime")
         pool = self._living("prime")
         with self._timeline.span("primed") as note:
-            deadline = time.monotonic() + limit
+            deadline = Genuine.monotonic() + limit
             if not self._answered:
                 self.wait_ready(limit)
             elif pools.is_sidecar_pool(pool) and not state.find_workers(pool):
@@ -199,9 +198,9 @@ class CompilePool(PoolCore):
         # A job on its way may have its worker forked after this look: it has to end first.
         under_way = list(pools.pending_jobs(pool).values())
         with self._timeline.span("quiesce") as note:
-            began = time.monotonic()
+            began = Genuine.monotonic()
             pool.quiesce()
-            called = time.monotonic() - began
+            called = Genuine.monotonic() - began
             self._await(
                 lambda: (
                     all(job.done() for job in under_way)
@@ -226,7 +225,7 @@ class CompilePool(PoolCore):
         pool = self._living("wakeup")
         self._need(pool, "wakeup")
         with self._timeline.span("wakeup"):
-            began = time.monotonic()
+            began = Genuine.monotonic()
             pool.wakeup()
             self._await_workers(began + limit, PoolTimeout, limit)
 
@@ -292,7 +291,7 @@ class CompilePool(PoolCore):
         pool = self._living("park")
         self._await(
             lambda: not pools.pending_jobs(pool),
-            time.monotonic() + jobs,
+            Genuine.monotonic() + jobs,
             PoolTimeout,
             f"the pending {counted(len(pools.pending_jobs(pool)), 'job')} of a test that is over had {jobs:g} s to finish",
         )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 from pytest_compilepool import proctree
@@ -211,9 +210,9 @@ class PoolManager:
             return
         self._shared = self._shared_needs = None
         self.end_ahead()
-        deadline = None if within is None else time.monotonic() + within
+        deadline = None if within is None else Genuine.monotonic() + within
         for pool in list(reversed(self._made)):
-            left = None if deadline is None else max(0.1, deadline - time.monotonic())
+            left = None if deadline is None else max(0.1, deadline - Genuine.monotonic())
             self.discard(pool, left if left is None else min(left, pool.shutdown_timeout))
 
     @property

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -84,8 +86,61 @@ class TestPlanted:
         own.restore()
         assert os.environ["TORCHINDUCTOR_COMPILE_THREADS"] == "4"
 
+    @pytest.mark.parametrize(
+        ("name", "value", "library"),
+        [("TORCHINDUCTOR_COMPILE_THREADS", "1", "vllm"), ("KMP_DUPLICATE_LIB_OK", "TRUE", "torch")],
+    )
+    def test_by_product_of_a_library_that_is_not_loaded(
+        self, account: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, library: str
+    ) -> None:
+        monkeypatch.delenv(name, raising=False)
+        own = account(EnvironChecker())
+        os.environ[name] = value
+        with monkeypatch.context() as patch:
+            others = {key: module for key, module in sys.modules.items() if key.partition(".")[0] != library}
+            patch.setattr(sys, "modules", others)
+            verdict = own.verdict()
+        assert [leak.key for leak in verdict.leaks] == [name]
+        assert verdict.silent == []
+        census.restore([own.checker], verdict.leaks)
+        assert name not in os.environ
+
+    def test_mapping_that_was_replaced(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.environ
+        own = account(EnvironChecker())
+        # A copy hides what is done to it from the real one, and what the real one was given before stays there.
+        real[NAME] = "1"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", {**real, "ONLY_IN_THE_COPY": "1"})
+            leaks = own.leaks()
+            assert {leak.key: (leak.before, leak.after) for leak in leaks} == {
+                "os.environ": ("os._Environ", "another object: builtins.dict"),
+                NAME: ("not set", "'1'"),
+            }
+            assert census.restore([own.checker], leaks[::-1]) == []
+            assert os.environ is real
+        assert NAME not in real
+        own.assert_clean(0.0)
+
+    def test_mapping_that_was_emptied_is_one_leak(
+        self, account: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = account(EnvironChecker())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", {})
+            leak, text = own.leak()
+            assert 'allow=["environ:os.environ"]' in text
+            own.checker.restore([leak])
+            own.assert_clean(0.0)
+
 
 class TestInnocent:
+    def test_mapping_replaced_and_put_back(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = account(EnvironChecker())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", dict(os.environ))
+        assert own.leaks() == []
+
     def test_set_and_put_back(self, account: Any) -> None:
         own = account(EnvironChecker())
         with pytest.MonkeyPatch.context() as patch:
@@ -121,6 +176,9 @@ class TestInnocent:
     def test_what_torch_and_vllm_write_is_put_back_in_silence(
         self, account: Any, monkeypatch: pytest.MonkeyPatch, name: str, value: str, put_back: bool
     ) -> None:
+        # Either library may be missing here; one that is there only in part has written it, too.
+        monkeypatch.setitem(sys.modules, "torch.planted", ModuleType("torch.planted"))
+        monkeypatch.setitem(sys.modules, "vllm.planted", ModuleType("vllm.planted"))
         monkeypatch.delenv(name, raising=False)
         own = account(EnvironChecker())
         monkeypatch.setenv(name, value)

@@ -288,3 +288,25 @@ def test_a_node_of_a_config_that_was_only_parsed_is_none_of_ours():
     plugin.pytest_configure_node(node)
     plugin.pytest_testnodedown(node)
     assert node.workerinput == {}
+
+
+NO_UTF8 = r"""
+import os
+
+kept = []
+
+def test_variable():
+    os.environ["LEAKB\udcfe"] = "1"
+
+def test_file(tmp_path):
+    kept.append(open(bytes(tmp_path) + b"/x\xff", "w"))
+"""
+
+
+def test_names_that_utf8_cannot_hold_are_sent(inner):
+    result = inner(NO_UTF8, "-p", "xdist", "-n", "1", "--compilepool-leaks=fail", "-p", "no:randomly")
+    said = result.stdout.str()
+    assert "INTERNALERROR" not in said
+    assert "environ:LEAKB\\udcfe" in said
+    assert "/x\\udcff" in said
+    assert result.ret == 1

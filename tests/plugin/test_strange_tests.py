@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of a test's own are shown without a frame of this package; a test that patches getpid is judged as any other."""
+"""Errors of a test's own are shown without a frame of ours; one that patches the standard library is judged as any other."""
 
 from __future__ import annotations
 
@@ -87,3 +87,75 @@ def test_an_error_of_a_pool_is_shown_at_the_line_of_the_test(inner):
     assert "PoolClosed: submit: this pool was not warmed yet: call warm() first" in said
     assert "facade.py" not in said
     assert "core.py" not in said
+
+
+SHORT_GRACE = ("-o", "compilepool_leak_grace=0.2", "-p", "no:randomly")
+
+STANDS_STILL = """
+import threading, time
+
+import pytest
+
+@pytest.fixture(scope="module")
+def frozen():
+    real = time.monotonic, time.sleep
+    {patch}
+    yield
+    time.monotonic, time.sleep = real
+
+def test_leaves_a_thread(frozen):
+    threading.Thread(target=threading.Event().wait, name="left-behind", daemon=True).start()
+
+def test_keeps_the_fixture(frozen):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "patch",
+    ["time.monotonic = lambda: 5.0", "time.sleep = lambda seconds: pytest.fail('no sleeping')"],
+    ids=["clock", "sleep"],
+)
+def test_a_wait_for_leaks_ends_where_the_tests_have_stopped_the_clock(inner, patch):
+    source = STANDS_STILL.replace("{patch}", patch)
+    result = inner(source, "--compilepool-leaks=fail", *SHORT_GRACE, timeout=60)
+    assert result.ret == 1
+    said = result.stdout.str()
+    assert "daemon thread 'left-behind'" in said
+    assert "no sleeping" not in said
+
+
+NO_THREADS = """
+import os, threading
+
+def test_patches():
+    threading.enumerate = lambda: []
+    os.environ["LEFT_BY_THE_FIRST"] = "1"
+
+def test_leaves_a_thread():
+    threading.Thread(target=threading.Event().wait, name="left-behind", daemon=True).start()
+"""
+
+
+def test_threads_are_seen_where_a_test_has_left_enumerate_patched(inner):
+    result = inner(NO_THREADS, "--compilepool-leaks=warn", *SHORT_GRACE)
+    assert "daemon thread 'left-behind'" in result.stdout.str()
+
+
+OTHER_ENVIRON = """
+import os
+
+REAL = os.environ
+
+def test_replaces():
+    os.environ = dict(os.environ)
+
+def test_next():
+    assert os.environ is REAL
+"""
+
+
+def test_an_environ_that_a_test_has_replaced_is_told_and_put_back(inner):
+    result = inner(OTHER_ENVIRON, "--compilepool-leaks=fail", "-p", "no:randomly")
+    result.assert_outcomes(passed=2, errors=1)
+    assert "environ:os.environ" in result.stdout.str()
