@@ -12,6 +12,7 @@ import pytest
 
 from pytest_compilepool.cli import asked
 from pytest_compilepool.cli.main import main
+from pytest_compilepool.matrix.cell import Cell
 
 FILES = {
     "missing": None,
@@ -52,6 +53,50 @@ def test_it_is_told_in_one_sentence(here, capsys, command, name):
     assert name in line
     if name in ("words", "other", "list"):
         assert "`compilepool run --cell FILE` has written" in line or "--json" in line
+
+
+ENDLESS = {
+    "pipe": "it is a pipe; allowed: a file",
+    "device": "it is a device; allowed: a file",
+    "large": "it is larger than ",
+}
+READ = {
+    **{name: COMMANDS[name] for name in ("matrix", "compare", "merge", "expectations")},
+    "its --file": ["expectations", "update", "cell.json", "--file", "FILE"],
+    "run": ["run", "--list", "--expectations", "FILE"],
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+@pytest.mark.parametrize("command", READ)
+def test_what_might_never_end_is_not_read(here, command, name):
+    os.mkfifo(here / "pipe")
+    (here / "device").symlink_to("/dev/zero")
+    with open(here / "large", "wb") as file:
+        file.truncate(2**40)
+    (here / "cell.json").write_text(Cell("1", {}, "smoke", True, {}).to_text())
+    # A process that can be ended, and that gets no memory for what it should not read.
+    done = subprocess.run(
+        [
+            *(
+                "sh",
+                "-c",
+                'ulimit -v 4000000; exec "$@"',
+                "sh",
+                sys.executable,
+                "-m",
+                "pytest_compilepool.cli",
+            ),
+            *(name if word == "FILE" else word for word in READ[command]),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"{name}: cannot be read: {ENDLESS[name]}" in line
 
 
 @pytest.mark.parametrize("name", ["folder", "nowhere/cell.json"])
