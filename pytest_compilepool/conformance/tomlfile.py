@@ -79,7 +79,7 @@ def tables(file: Path, name: str) -> list[Table]:
     try:
         source = read_text(file, _MOST_BYTES)
         content = tomllib.loads(source)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadFile(f"{file}: cannot be read: {error}") from None
     for key, value in content.items():
         if key != name or not isinstance(value, list):

@@ -67,8 +67,11 @@ READ = {
 }
 
 
-@pytest.mark.parametrize("name", ENDLESS)
-@pytest.mark.parametrize("command", READ)
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [*((command, "pipe") for command in READ)]
+    + [(command, name) for command in ("matrix", "run") for name in ("device", "large")],
+)
 def test_what_might_never_end_is_not_read(here, command, name):
     os.mkfifo(here / "pipe")
     (here / "device").symlink_to("/dev/zero")
@@ -105,6 +108,39 @@ def test_a_cell_that_cannot_be_written_is_told_before_torch_is_imported(here, ca
     monkeypatch.setattr(asked, "_origin", lambda *_: pytest.fail("a process was started"))
     assert main(["run", "--cell", name]) == 4
     assert capsys.readouterr().err.startswith(f"compilepool run: --cell: '{name}' cannot be written: ")
+
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize("name", [LONG, LONG[:300], "a\0b"], ids=["5000", "300", "NUL"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["mutants", "--list", "FILE"],
+        ["expectations", "update", "cell.json", "--file", "FILE"],
+        ["run", "--list", "--cell", "FILE"],
+        ["run", "--list", "--expectations", "FILE"],
+        ["matrix", "FILE"],
+        ["compare", "FILE", "FILE"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_no_file_can_have_is_told_in_one_sentence(here, capsys, command, name):
+    (here / "cell.json").write_text(Cell("1", {}, "smoke", True, {}).to_text())
+    assert main([name if word == "FILE" else word for word in command]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"compilepool {command[0]}: ")
+    assert repr(name)[1:50] in line or name[:50] in line
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "10000"], ids=len)
+def test_a_number_that_is_too_large_is_told_in_one_sentence(here, capsys, number):
+    assert main(["run", "--list", "-n", number]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("compilepool run: -n: '")
+    assert line.endswith(" is not allowed; allowed: a whole number from 0 to 9999, or auto")
+    assert len(line) < 300
 
 
 BROKEN = "raise ImportError('libcudart.so.12: cannot open shared object file')\n"
