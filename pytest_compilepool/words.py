@@ -20,8 +20,19 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def show(value: object, limit: int = 200) -> str:
+    """A value in at most `limit` characters, also one that has no repr."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__} without a repr>"
+    return text if len(text) <= limit else f"{text[: limit - 4]} ..."
+
+
 def seconds(value: object, what: str) -> float:
     """A timeout: a number, more than 0 and at most an hour. what: it is called so. Raises ValueError with one sentence."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3600:  # nor nan
-        raise ValueError(f"{what}={value!r} is not allowed; allowed: seconds, more than 0 and at most 3600")
+        raise ValueError(
+            f"{what}={show(value)} is not allowed; allowed: seconds, more than 0 and at most 3600"
+        )
     return float(value)

@@ -29,6 +29,7 @@ from pytest_compilepool.options import INTERPRETERS
 from pytest_compilepool.report.cellfile import unwritable
 from pytest_compilepool.suite import bundled
 from pytest_compilepool.torch_compat.installed import POOL_MODULES
+from pytest_compilepool.words import show
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
     why_not = "" if arguments.cell is None else unwritable(Path(arguments.cell))
     if why_not:
         raise Refused(
-            f"--cell: {arguments.cell!r} cannot be written: {why_not}; allowed: a file in a folder that is there"
+            f"--cell: {show(arguments.cell)} cannot be written: {why_not}; allowed: a file in a folder that is there"
         )
     try:
         definition = read_definition(bundled(), arguments.requirements or DEFAULT, arguments.expectations)
@@ -142,8 +143,8 @@ def _at_once(asked: str | None, mode: str) -> int | str:
         cpus = os.cpu_count() or 1
         # What hangs waits for its bound meanwhile. Of the first 30 seconds nothing is known to hang.
         return min(8, cpus + 1 if mode == "smoke" else 3 * cpus) if has_xdist else 0
-    if asked != "auto" and not (asked.isascii() and asked.isdecimal()):
-        raise Refused(f"-n: {asked!r} is not allowed; allowed: a whole number, or auto")
+    if asked != "auto" and not (asked.isascii() and asked.isdecimal() and len(asked) < 5):
+        raise Refused(f"-n: {show(asked)} is not allowed; allowed: a whole number from 0 to 9999, or auto")
     at_once = asked if asked == "auto" else int(asked)
     if at_once and not has_xdist:
         raise Refused(f"-n {asked} needs pytest-xdist, which is not installed")

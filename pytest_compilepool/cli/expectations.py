@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pytest_compilepool.conformance.manifest import Feature, read_manifest
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.matrix.updating import update, without
 from pytest_compilepool.suite import bundled
+from pytest_compilepool.words import show
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     if bad:
         raise Refused("; ".join(bad))
     file = Path(arguments.file)
-    if not file.exists():
+    # Not Path.exists(): that raises for a name that no file can have.
+    if not os.path.exists(file):
         raise Refused(
-            f"--file: {arguments.file!r} is not there; allowed: expectations, an empty file at first"
+            f"--file: {show(arguments.file)} is not there; allowed: expectations, an empty file at first"
         )
     try:
         features = read_manifest(Path(arguments.suite or bundled()) / MANIFEST)

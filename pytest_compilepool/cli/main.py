@@ -53,15 +53,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         status: int = importlib.import_module(f"pytest_compilepool.cli.{parsed.command}").run(parsed)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # there is none where whoever called has closed it
+            sys.stdout.flush()
     except Refused as error:
         print(f"compilepool {parsed.command}: {error}", file=sys.stderr)
         return BAD_ARGUMENTS
     except BrokenPipeError:
         # Whoever read the output (`head`) has enough of it; Python would say so once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_no_more()
+        return 1
+    except OSError as error:
+        if not _output_fails():
+            raise
+        _say_no_more()
+        why = error.strerror or error
+        print(f"compilepool {parsed.command}: the output cannot be written: {why}", file=sys.stderr)
         return 1
     return status
+
+
+def _output_fails() -> bool:
+    """Whether it was the output that failed: then it fails once more."""
+    try:
+        print(flush=True)
+    except OSError:
+        return True
+    return False
+
+
+def _say_no_more() -> None:
+    """What has not been written goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -18,6 +19,7 @@ from pytest_compilepool.conformance.mutant import ATTRIBUTE, Mutant
 from pytest_compilepool.conformance.runner import run_feature
 from pytest_compilepool.conformance.subjects import Subject, ask
 from pytest_compilepool.conformance.verdict import Verdict
+from pytest_compilepool.words import show
 
 CONTROL = "warm.ready-when-a-worker-answered"
 """A mutant under which this feature fails, too, has broken the pool: what notices it shows nothing."""
@@ -56,8 +58,8 @@ def read_mutants(folder: Path, features: Mapping[str, Feature]) -> list[Mutant]:
 
     Raises BadMutants: no package there, a module that cannot be imported, an unknown feature, a name twice.
     """
-    if not (folder / "__init__.py").is_file():
-        raise BadMutants(f"{str(folder)!r} is no package of mutants: it has no __init__.py")
+    if not os.path.isfile(folder / "__init__.py"):  # Path's raises for a name that no file can have
+        raise BadMutants(f"{show(str(folder))} is no package of mutants: it has no __init__.py")
     sys.path.insert(0, str(folder.resolve().parent))
     found: dict[str, Mutant] = {}
     for file in sorted(folder.glob("*.py")):

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import importlib
 import re
-import stat
 import sys
 from pathlib import Path
 from typing import Any
+
+from pytest_compilepool.regular import read_text
+
+_MOST_BYTES = 16 * 2**20
 
 # pytest brings tomli along where Python has no tomllib.
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
@@ -74,11 +77,9 @@ class Table:
 def tables(file: Path, name: str) -> list[Table]:
     """The `[[name]]` tables of a file, in their order. Raises BadFile where it cannot be read or holds anything else."""
     try:
-        if stat.S_ISFIFO(file.stat().st_mode):
-            raise OSError("it is a pipe, and every process of a run reads it anew; allowed: a file")
-        source = file.read_text(encoding="utf-8")
+        source = read_text(file, _MOST_BYTES)
         content = tomllib.loads(source)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise BadFile(f"{file}: cannot be read: {error}") from None
     for key, value in content.items():
         if key != name or not isinstance(value, list):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from pytest_compilepool.records import Leak, Snapshot
+from pytest_compilepool.words import show as show
 
 
 class _Missing(enum.Enum):
@@ -163,12 +164,3 @@ def same(one: Any, other: Any) -> bool:
         return bool(one == other)
     except Exception:
         return False  # an array's ==, a half-made object's: whatever it raised, it did not say "equal"
-
-
-def show(value: Any, limit: int = 200) -> str:
-    """A value in at most `limit` characters."""
-    try:
-        text = repr(value)
-    except Exception:
-        text = f"<{type(value).__name__} without a repr>"
-    return text if len(text) <= limit else f"{text[: limit - 4]} ..."

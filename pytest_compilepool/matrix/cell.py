@@ -17,6 +17,7 @@ from typing import Any
 from pytest_compilepool.matrix import oldcells
 from pytest_compilepool.matrix.clean import cleaned
 from pytest_compilepool.matrix.statuses import LETTERS, UNTRIED
+from pytest_compilepool.regular import read_text
 
 SCHEMA = 2
 """Counts up when a key changes its meaning."""
@@ -128,9 +129,7 @@ def _short(result: Result) -> dict[str, Any]:
 def read_cell(file: Path) -> Cell:
     """Raises BadCell."""
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise BadCell(f"{file}: is no cell: larger than {_MOST_BYTES >> 20} MiB")
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file, _MOST_BYTES)
     except OSError as error:
         raise BadCell(f"{file}: cannot be read: {error.strerror or error}") from None
     except ValueError:

@@ -23,7 +23,7 @@ from pytest_compilepool.resources import (
     start_environment,
     usable_cpus,
 )
-from pytest_compilepool.words import counted
+from pytest_compilepool.words import counted, show
 
 if TYPE_CHECKING:
     from pytest_compilepool.torch_compat import Capabilities
@@ -164,10 +164,15 @@ def parse_processes(text: str | int, origin: str) -> int:
 
 def _parse(text: object, origin: str, allowed: str) -> int:
     # Not int(text): that takes "1_0" and the digits of other scripts. True is written "True".
-    written = str(text) if isinstance(text, (str, int)) else ""
+    try:
+        written = str(text) if isinstance(text, (str, int)) else ""
+    except Exception:
+        written = ""  # Python writes no number of thousands of digits, and a class may write nothing
     match = re.fullmatch(r"\s*\+?0*([1-9][0-9]{0,3})\s*", written)
     if match is None or int(match[1]) > MAX_PROCESSES:
-        raise BadProcesses(f"{origin}: {text!r} is not a number of compile processes; allowed is {allowed}")
+        raise BadProcesses(
+            f"{origin}: {show(text)} is not a number of compile processes; allowed is {allowed}"
+        )
     return int(match[1])
 
 

@@ -53,6 +53,14 @@ class CellFile:
 
 def unwritable(file: Path) -> str:
     """Why no cell can be written there, or an empty text."""
+    try:
+        file.stat()
+    except FileNotFoundError:
+        pass  # what is there instead is seen below
+    except NotADirectoryError:
+        return f"there is no folder {str(file.parent)!r}"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", "") or str(error)
     if file.is_dir():
         return "it is a folder"
     if not file.parent.is_dir():

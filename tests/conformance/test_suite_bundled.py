@@ -161,7 +161,7 @@ def test_list_of_another_pool_knows_none_of_the_defects_of_torchs(tmp_path):
         (("run", "--list", "--mode=fast"), "'fast' is not allowed; allowed: smoke, standard, stress"),
         (("run", "--list", "--group=nobody"), "'nobody' is not allowed; allowed: "),
         (("run", "--requirements=nobody"), "--requirements: 'nobody' is not allowed; allowed: module:Class"),
-        (("run", "-n", "many"), "-n: 'many' is not allowed; allowed: a whole number, or auto"),
+        (("run", "-n", "many"), "-n: 'many' is not allowed; allowed: a whole number from 0 to 9999, or auto"),
         (
             ("run", "--requirements=nowhere:Pool"),
             "--requirements: 'nowhere:Pool': nowhere cannot be imported",

@@ -28,7 +28,7 @@ REFERENCE = "reference_pool.requirements:ReferenceRequirements"
         ),
         (("run", "--mode="), "run: --mode: '' is not allowed; allowed: smoke, standard, stress"),
         (("run", "--interpreter=old"), "run: --interpreter: 'old' is not allowed; allowed: fork, new"),
-        (("run", "-n", "²"), "run: -n: '²' is not allowed; allowed: a whole number, or auto"),
+        (("run", "-n", "²"), "run: -n: '²' is not allowed; allowed: a whole number from 0 to 9999, or auto"),
         (("run", "--expectations=nowhere.toml"), "run: nowhere.toml: cannot be read"),
         (
             ("run", "--requirements=nowhere:Pool"),

@@ -19,6 +19,7 @@ FOLDERS = {PACKAGE: PACKAGE, "suites": f"{PACKAGE}.suites", "fixtures": f"{PACKA
 FLOORS = {
     "records": 0,
     "places": 0,
+    "regular": 0,
     "sessionrecord": 0,
     "exclusive": 0,
     "bytelocks": 0,

@@ -105,6 +105,10 @@ def test_an_overridden_fixture_that_gives_nonsense(inner, override, words):
     [
         ("compilepool(processes=0)", ["processes=...", "0", "1 to 1024"]),
         ("compilepool(processes='many')", ["'many'", "1 to 1024"]),
+        (
+            "compilepool(processes=type('Mute', (), {'__repr__': lambda _: 1 / 0})())",
+            ["<Mute without a repr>", "1 to 1024"],
+        ),
         ("compilepool(processes=2.5)", ["2.5", "1 to 1024"]),
         ("compilepool(processes=True)", ["True", "1 to 1024"]),
         ("compilepool(start_method='thread')", ["'thread'", "subprocess, fork, spawn"]),

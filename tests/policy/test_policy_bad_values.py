@@ -64,6 +64,21 @@ def test_parse(value: object) -> None:
     check(str(caught.value), value, "here")
 
 
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class MuteNumber(Mute, int):
+    """Whose str() raises, too."""
+
+
+@pytest.mark.parametrize("value", [10**5000, "9" * 5000, "a" * 5000, Mute(), MuteNumber(4)], ids=type)
+def test_what_cannot_be_written_in_a_line_is_refused_in_one(value: object) -> None:
+    with pytest.raises(BadProcesses, match=rf"^here: .{{1,200}} is not a number .* 1 to {MAX_PROCESSES}$"):
+        parse_processes(value, "here")  # type: ignore[arg-type]
+
+
 def test_auto_is_a_word_of_one_variable_only(decide) -> None:
     with pytest.raises(BadProcesses, match=r"allowed is a whole number from 1 to \d+, or auto$"):
         decide(environ={VLLM_VARIABLE: "lots"})

@@ -24,6 +24,11 @@ def test_what_is_no_timeout(value: object) -> None:
         seconds(value, "it")
 
 
+def test_a_number_that_python_does_not_write() -> None:
+    with pytest.raises(ValueError, match=r"^it=<int without a repr> is not allowed; allowed: seconds"):
+        seconds(10**5000, "it")
+
+
 @pytest.mark.parametrize("value", [0.001, 1, 3600])
 def test_what_is_one(value: float) -> None:
     assert seconds(value, "it") == value
