@@ -21,7 +21,10 @@ _DIFFERS = (
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"), "ID"),
     (re.compile(r"\b(?=[a-f]*[0-9])[0-9a-f]{8,}\b"), "ID"),
     (re.compile(r"(?<![\w.])/(?:[^\s/'\"<>:,;()]+/)*"), ""),  # folders; the name of the file stays
-    (re.compile(r"\b(tmp|compilepool-)(?:\d+-)?(?:vllm-|shared-)?(?:(?:ID|[0-9a-f]{8})-)?(?:ID|\w{6,})"), r"\1"),
+    (
+        re.compile(r"\b(tmp|compilepool-)(?:\d+-)?(?:vllm-|shared-)?(?:(?:ID|[0-9a-f]{8})-)?(?:ID|\w{6,})"),
+        r"\1",
+    ),
     # Inductor's name for a kernel says what it has fused, which is another thing in another release.
     (re.compile(r"\btriton_(?:poi|per|red|tem|for|unk|split_scan|mix_order)[a-z]*_\w+"), "KERNEL"),
     (re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"), "N"),

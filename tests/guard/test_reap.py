@@ -119,7 +119,7 @@ def test_a_folder_for_priming_that_was_made_anew(told, state, tmp_path, word, na
         "2024-results",
         "20240101-backup",
         "0-notes",
-        "PID-MARK-results-old",
+        "PID-MARK-baseline-old",
         "0-MARK-abc_1234",
         "99999999999-MARK-abc_1234",
         "\u0661-MARK-abc_1234",
