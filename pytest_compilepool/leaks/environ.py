@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from pytest_compilepool import proctree
@@ -62,8 +62,24 @@ _SECRET = re.compile(r"TOKEN|SECRET|PASSW|KEY|CREDENTIAL", re.IGNORECASE)
 _HIDDEN = "<hidden>"
 
 
+_ITSELF = ("os.environ",)  # a key of its own: no name of a variable is a tuple
+
+
+class _Held:
+    """The mapping that `os.environ` is: equal to another of these where that holds the very same object."""
+
+    def __init__(self, mapping: Any) -> None:
+        self.mapping = mapping
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and other.mapping is self.mapping
+
+    def __hash__(self) -> int:
+        return id(self.mapping)
+
+
 class EnvironChecker(LeakChecker):
-    """`os.environ`. key: the name; value: the value.
+    """`os.environ`. key: the name; value: the value. One key more stands for the mapping itself, by its identity.
 
     Passed over: what pytest and xdist write, and the session's tag. What torch and vLLM write by themselves
     is put back in silence (see `_BY_PRODUCTS`). Values of names that look like secrets are not shown.
@@ -75,22 +91,25 @@ class EnvironChecker(LeakChecker):
     settles: ClassVar[bool] = False
 
     def measure(self) -> Snapshot:
-        return {k: v for k, v in os.environ.items() if k not in _RUNNER and not k.startswith(_RUNNER_PREFIX)}
+        return {_ITSELF: _Held(os.environ), **_variables(os.environ)}
 
     def judged(self, before: Snapshot, after: Snapshot) -> Iterator[Change]:
-        for key, old, new in super().judged(before, after):
+        for key, old, new in super().judged(before, _put_back(before, after)):
             if old is not MISSING or _written(str(key), new) is None:
                 yield key, old, new
 
     def silent(self, before: Snapshot, after: Snapshot) -> list[Leak]:
         found = []
-        for key, old, new in super().judged(before, after):
+        for key, old, new in super().judged(before, _put_back(before, after)):
             row = _written(str(key), new) if old is MISSING else None
             if row is not None and row.put_back:
                 found.append(Leak(self.name, row.name, "not set", show(new), row.who, handle=(key, old)))
         return found
 
     def describe(self, key: Hashable, old: Any, new: Any) -> Leak:
+        if key == _ITSELF:
+            after = f"another object: {_kind(new)}"
+            return Leak(self.name, _ITSELF[0], _kind(old), after, handle=(_ITSELF, old))
         name = str(key)
         before = "not set" if old is MISSING else _shown(name, old)
         after = "not set any more" if new is MISSING else _shown(name, new)
@@ -99,12 +118,30 @@ class EnvironChecker(LeakChecker):
         return Leak(self.name, name, before, after, handle=(name, old))
 
     def restore(self, leaks: Sequence[Leak]) -> None:
-        for leak in leaks:
-            name, old = leak.handle
-            if old is MISSING:
+        # The mapping first: the variables are those of the one that is put back.
+        for name, old in sorted((leak.handle for leak in leaks), key=lambda handle: handle[0] != _ITSELF):
+            if name == _ITSELF:
+                os.environ = old.mapping  # noqa: B003 - that very object is what is put back
+            elif old is MISSING:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = old
+
+
+def _variables(mapping: Mapping[str, str]) -> dict[Hashable, Any]:
+    return {k: v for k, v in mapping.items() if k not in _RUNNER and not str(k).startswith(_RUNNER_PREFIX)}
+
+
+def _put_back(before: Snapshot, after: Snapshot) -> Snapshot:
+    """Where the mapping was replaced, with the variables that the one of before has now: they are there when it is back."""
+    held, now = before.get(_ITSELF), after.get(_ITSELF)
+    if held is None or now is None or held == now:
+        return after
+    return {_ITSELF: now, **_variables(held.mapping)}
+
+
+def _kind(held: _Held) -> str:
+    return f"{type(held.mapping).__module__}.{type(held.mapping).__qualname__}"
 
 
 def is_lasting_by_product(name: str, value: str) -> bool:

@@ -105,8 +105,48 @@ class TestPlanted:
         census.restore([own.checker], verdict.leaks)
         assert name not in os.environ
 
+    def test_mapping_that_was_replaced(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        real = os.environ
+        own = account(EnvironChecker())
+        # A copy hides what is done to it from the real one, and what the real one was given before stays there.
+        real[NAME] = "1"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", {**real, "ONLY_IN_THE_COPY": "1"})
+            leaks = own.leaks()
+            assert {leak.key: (leak.before, leak.after) for leak in leaks} == {
+                "os.environ": ("os._Environ", "another object: builtins.dict"),
+                NAME: ("not set", "'1'"),
+            }
+            assert census.restore([own.checker], leaks[::-1]) == []
+            assert os.environ is real
+        assert NAME not in real
+        own.assert_clean(0.0)
+
+    def test_mapping_that_was_emptied_is_one_leak(
+        self, account: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = account(EnvironChecker())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", {})
+            leak, text = own.leak()
+            assert 'allow=["environ:os.environ"]' in text
+            own.checker.restore([leak])
+            own.assert_clean(0.0)
+
+    def test_mapping_that_is_an_equal_one(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = account(EnvironChecker())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", dict(os.environ))
+            own.leak("os.environ")
+
 
 class TestInnocent:
+    def test_mapping_replaced_and_put_back(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = account(EnvironChecker())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", dict(os.environ))
+        assert own.leaks() == []
+
     def test_set_and_put_back(self, account: Any) -> None:
         own = account(EnvironChecker())
         with pytest.MonkeyPatch.context() as patch:

@@ -140,3 +140,22 @@ def test_leaves_a_thread():
 def test_threads_are_seen_where_a_test_has_left_enumerate_patched(inner):
     result = inner(NO_THREADS, "--compilepool-leaks=warn", *SHORT_GRACE)
     assert "daemon thread 'left-behind'" in result.stdout.str()
+
+
+OTHER_ENVIRON = """
+import os
+
+REAL = os.environ
+
+def test_replaces():
+    os.environ = dict(os.environ)
+
+def test_next():
+    assert os.environ is REAL
+"""
+
+
+def test_an_environ_that_a_test_has_replaced_is_told_and_put_back(inner):
+    result = inner(OTHER_ENVIRON, "--compilepool-leaks=fail", "-p", "no:randomly")
+    result.assert_outcomes(passed=2, errors=1)
+    assert "environ:os.environ" in result.stdout.str()
