@@ -133,6 +133,12 @@ class TestPlanted:
             own.checker.restore([leak])
             own.assert_clean(0.0)
 
+    def test_mapping_that_is_an_equal_one(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        own = account(EnvironChecker())
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", dict(os.environ))
+            own.leak("os.environ")
+
 
 class TestInnocent:
     def test_mapping_replaced_and_put_back(self, account: Any, monkeypatch: pytest.MonkeyPatch) -> None:
