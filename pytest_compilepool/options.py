@@ -15,12 +15,14 @@ LEAK_MODES = ("auto", "off", "warn", "fail")
 GPU_MODES = ("all", "spread")
 CACHE_MODES = ("worker", "shared")
 MISSING_MODES = ("skip", "fail")
+ATTEMPTS = tuple("123456789")
 _ON_OFF = ("on", "off")
 
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not 0 < value <= 3600:
+    # float() takes "1_0" and the digits of other scripts.
+    if not 0 < value <= 3600 or "_" in text or not text.isascii():
         raise ValueError(text)
     return value
 
@@ -89,7 +91,7 @@ def _shard(text: str) -> str:
 
 
 def _attempts(text: str) -> int:
-    if len(text) != 1 or text not in "123456789":
+    if text not in ATTEMPTS:
         raise ValueError(text)
     return int(text)
 

@@ -25,7 +25,7 @@ from pytest_compilepool.conformance.required import check_required
 from pytest_compilepool.conformance.subjects import DEFAULT, BadRequirements, Subject, ask
 from pytest_compilepool.conformance.tomlfile import BadFile
 from pytest_compilepool.matrix.writing import remove_earlier
-from pytest_compilepool.options import INTERPRETERS
+from pytest_compilepool.options import ATTEMPTS, INTERPRETERS
 from pytest_compilepool.report.cellfile import unwritable
 from pytest_compilepool.suite import bundled
 from pytest_compilepool.torch_compat.installed import POOL_MODULES
@@ -70,7 +70,11 @@ def read(arguments: argparse.Namespace, stack: contextlib.ExitStack) -> Asked:
             f"--cell: {show(arguments.cell)} cannot be written: {why_not}; allowed: a file in a folder that is there"
         )
     try:
-        definition = read_definition(bundled(), arguments.requirements or DEFAULT, arguments.expectations)
+        definition = read_definition(
+            bundled(),
+            DEFAULT if arguments.requirements is None else arguments.requirements,
+            arguments.expectations,
+        )
         every = {one.group for one in definition.features.values()}
         groups = tuple(sorted(every)) if arguments.group is None else words(arguments.group, "--group")
         check_groups(groups, every, "--group")
@@ -108,8 +112,13 @@ def _check_words(arguments: argparse.Namespace, mode: str) -> None:
     if arguments.interpreter is not None and arguments.interpreter not in INTERPRETERS:
         allowed = ", ".join(INTERPRETERS)
         raise Refused(f"--interpreter: {arguments.interpreter!r} is not allowed; allowed: {allowed}")
+    if arguments.attempts is not None and arguments.attempts not in ATTEMPTS:
+        raise Refused(
+            f"--attempts: {show(arguments.attempts)} is not allowed; allowed: a whole number from 1 to 9"
+        )
     try:
-        shards.parse_shard(arguments.shard or "1/1")
+        # Not `or`: a variable of a CI that is not set would be the whole suite.
+        shards.parse_shard("1/1" if arguments.shard is None else arguments.shard)
     except ValueError:
         raise Refused(f"--shard: {arguments.shard!r} is not allowed; allowed: {shards.ALLOWED}") from None
 

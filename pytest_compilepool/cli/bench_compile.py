@@ -54,22 +54,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measured(arguments: argparse.Namespace) -> Result | None:
-    workloads = words(arguments.workload or "kernels,model", "--workload")
+    workloads = words("kernels,model" if arguments.workload is None else arguments.workload, "--workload")
     unknown = [name for name in workloads if name not in WORKLOADS]
     if unknown or len({*workloads}) < len(workloads):
         raise Refused(
             f"--workload: {(unknown or [arguments.workload])[0]!r} is not allowed; allowed: {', '.join(WORKLOADS)}, each "
             "once"
         )
-    processes = asked.different_numbers(arguments.processes or "1,2", "--processes", MAX_PROCESSES)
+    processes = asked.different_numbers(
+        "1,2" if arguments.processes is None else arguments.processes, "--processes", MAX_PROCESSES
+    )
     asked.check_room(processes)
-    runs = asked.number(arguments.runs or "3", "--runs", 1000)
-    count = asked.number(arguments.kernels or str(MOST_KERNELS), "--kernels", MOST_KERNELS)
+    runs = asked.number("3" if arguments.runs is None else arguments.runs, "--runs", 1000)
+    count = asked.number(
+        str(MOST_KERNELS) if arguments.kernels is None else arguments.kernels, "--kernels", MOST_KERNELS
+    )
     if arguments.kernels is not None and "kernels" not in workloads:
         raise Refused(f"--kernels: {arguments.kernels!r} is not allowed without `kernels` in --workload")
-    limit = float(asked.number(arguments.limit or "300", "--limit", 86400))
-    kinds = asked.primed(arguments.prime or "yes")
-    target = arguments.target or "cuda:90"
+    limit = float(asked.number("300" if arguments.limit is None else arguments.limit, "--limit", 86400))
+    kinds = asked.primed("yes" if arguments.prime is None else arguments.prime)
+    target = "cuda:90" if arguments.target is None else arguments.target
     _check_target(target)
     sides = [Side(number, kind, name) for name in workloads for number in processes for kind in kinds]
 

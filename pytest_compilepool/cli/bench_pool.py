@@ -38,14 +38,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measured(arguments: argparse.Namespace) -> Result | None:
-    processes = asked.different_numbers(arguments.processes or "2,4", "--processes", MAX_PROCESSES, 2)
+    processes = asked.different_numbers(
+        "2,4" if arguments.processes is None else arguments.processes, "--processes", MAX_PROCESSES, 2
+    )
     asked.check_room(processes)
-    runs = asked.number(arguments.runs or "3", "--runs", 1000)
-    idle = asked.number(arguments.idle or "5", "--idle", 3600, 0)
-    limit = asked.number(arguments.limit or "300", "--limit", 86400)
-    kinds = asked.primed(arguments.prime or "no")
+    runs = asked.number("3" if arguments.runs is None else arguments.runs, "--runs", 1000)
+    idle = asked.number("5" if arguments.idle is None else arguments.idle, "--idle", 3600, 0)
+    limit = asked.number("300" if arguments.limit is None else arguments.limit, "--limit", 86400)
+    kinds = asked.primed("no" if arguments.prime is None else arguments.prime)
     try:
-        target = triton_target(arguments.target or "cuda:90", "--target")
+        target = triton_target("cuda:90" if arguments.target is None else arguments.target, "--target")
     except BadTarget as error:
         raise Refused(str(error)) from None
     if installed_version("torch") is None:

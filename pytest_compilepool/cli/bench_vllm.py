@@ -79,9 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measured(arguments: argparse.Namespace) -> tuple[bench.Measured, dict[str, Any]] | None:
     order, processes, runs = _read(arguments)
-    warm = asked.number(arguments.warm or "0", "--warm", 1000, least=0)
+    warm = asked.number("0" if arguments.warm is None else arguments.warm, "--warm", 1000, least=0)
     about = {
-        "model": arguments.model or _MODEL,
+        "model": _MODEL if arguments.model is None else arguments.model,
         "processes": processes,
         "engine": dict(order.engine),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, Python {platform.python_version()}",
@@ -91,12 +91,14 @@ def _measured(arguments: argparse.Namespace) -> tuple[bench.Measured, dict[str, 
 
 
 def _read(arguments: argparse.Namespace) -> tuple[Order, list[int], int]:
-    processes = asked.different_numbers(arguments.processes or "1,8", "--processes", MAX_PROCESSES, fewest=2)
-    runs = asked.number(arguments.runs or "4", "--runs", 1000)
-    limit = asked.number(arguments.limit or "300", "--limit", 86400)
+    processes = asked.different_numbers(
+        "1,8" if arguments.processes is None else arguments.processes, "--processes", MAX_PROCESSES, fewest=2
+    )
+    runs = asked.number("4" if arguments.runs is None else arguments.runs, "--runs", 1000)
+    limit = asked.number("300" if arguments.limit is None else arguments.limit, "--limit", 86400)
     text = "{}" if arguments.engine is None else arguments.engine
     try:
-        model = models.find(arguments.model or _MODEL, "--model")
+        model = models.find(_MODEL if arguments.model is None else arguments.model, "--model")
         engine = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise Refused(f"--engine: {text!r} is no JSON: {error}; allowed: {_AN_ENGINE}") from None

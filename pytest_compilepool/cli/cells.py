@@ -20,6 +20,8 @@ def files(names: Iterable[str]) -> list[Path]:
     """Those files; of a folder all `.json` in it and below. Raises Refused where there is none."""
     found: list[Path] = []
     for name in names:
+        if not name:  # which is the working directory to Path, and a variable that is not set to a shell
+            raise Refused("'' is no name of a file; allowed: cells, and folders, `.` for this one")
         path = Path(name)
         if _is_folder(path):
             inside = sorted(one for one in path.rglob("*") if one.suffix in (".json", ".jsonl"))

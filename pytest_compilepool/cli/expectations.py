@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 0, and 1 where something is left to do by hand. Raises Refused for bad arguments and files."""
     if arguments.bug and not arguments.bug.startswith("https://"):
         raise Refused(f"--bug: {arguments.bug!r} is not allowed; allowed: a link that begins with https://")
+    if arguments.suite == "":
+        raise Refused("--suite: '' is not allowed; allowed: a folder with a features.toml")
     found, bad = cells.read_all(arguments.cells)
     if bad:
         raise Refused("; ".join(bad))

@@ -25,6 +25,8 @@ PASSES = "def test_one(): pass"
         ("--compilepool-ready-timeout=soon", ["--compilepool-ready-timeout", "'soon'", "seconds"]),
         ("--compilepool-ready-timeout=0", ["--compilepool-ready-timeout", "'0'", "more than 0"]),
         ("--compilepool-shutdown-timeout=nan", ["--compilepool-shutdown-timeout", "'nan'", "seconds"]),
+        ("--compilepool-end-timeout=1_0", ["--compilepool-end-timeout", "'1_0'", "seconds"]),
+        ("--compilepool-jobs-timeout=٣", ["--compilepool-jobs-timeout", "'٣'", "seconds"]),
         ("--compilepool-leak-grace=-1", ["--compilepool-leak-grace", "'-1'", "seconds"]),
     ],
 )
