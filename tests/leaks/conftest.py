@@ -167,9 +167,10 @@ def _cuda_started() -> bool:
 
 
 def _differences(before: dict[str, Any], after: dict[str, Any]) -> Sequence[str]:
-    # A thread that ends meanwhile was an earlier test's, a watcher of its pool: nothing is left behind by that.
+    # What ends meanwhile was an earlier test's: the watcher of its pool, orphans that nobody had waited for.
     ended = before["threads"].keys() - after["threads"].keys()
-    before = {**before, "threads": {k: v for k, v in before["threads"].items() if k not in ended}}
+    threads = {k: v for k, v in before["threads"].items() if k not in ended}
+    before = {**before, "threads": threads, "processes": before["processes"] & after["processes"]}
     told = [name for name in before if None not in (before[name], after[name])]
     return [f"{name}: {before[name]} -> {after[name]}" for name in told if before[name] != after[name]]
 

@@ -203,3 +203,11 @@ def test_what_is_private_or_told_above_needs_none() -> None:
         '    def f(self):\n        """C."""\nclass B(A):\n    """D."""\n    def f(self): pass'
     )
     assert not list(undocumented(text))
+
+
+def test_no_two_test_files_have_one_name(files: dict[str, str]) -> None:
+    """pytest imports them by their name: of two, the second is not collected by a process that has the first."""
+    names = [
+        Path(path).name for path in files if path.startswith("tests/") and Path(path).name.startswith("test_")
+    ]
+    assert sorted(names) == sorted(set(names))

@@ -13,7 +13,7 @@ import pytest
 from pytest_compilepool.pool.errors import PoolClosed, PoolNotReady, PoolTimeout, PoolUnsupported
 from pytest_compilepool.pool.facade import CompilePool
 from pytest_compilepool.records import PoolState
-from pytest_compilepool.torch_compat import capabilities, memoised_pool, pools
+from pytest_compilepool.torch_compat import capabilities, memoised_pool, pools, settings
 from pytest_compilepool.workloads import jobs
 
 
@@ -210,14 +210,14 @@ def test_torch_uses_a_leased_pool_at_once(own_pool):
 
 
 def test_what_torch_held_before_is_put_back(own_pool):
-    threads = pools.get_config("compile_threads")
+    threads = settings.get_config("compile_threads")
     with CompilePool(3) as inner:
         assert memoised_pool() is inner.torch_pool
         assert own_pool.torch_pool is not inner.torch_pool
-        assert pools.get_config("compile_threads") == 3
+        assert settings.get_config("compile_threads") == 3
         assert len(inner.workers) == 3
     assert memoised_pool() is own_pool.torch_pool
-    assert pools.get_config("compile_threads") == threads
+    assert settings.get_config("compile_threads") == threads
     assert own_pool.submit(jobs.add, 1, 1).result(30) == 2
 
 
@@ -285,19 +285,19 @@ def test_quiesce_waits_for_a_job_whose_worker_is_not_forked_yet(own_pool, tmp_pa
 
 
 def test_pools_may_end_in_any_order():
-    threads = pools.get_config("compile_threads")
+    threads = settings.get_config("compile_threads")
     first, second = CompilePool(2), CompilePool(3)
     try:
         for pool in (first, second):
             pool.warm()
         first.shutdown()
         assert memoised_pool() is second.torch_pool
-        assert pools.get_config("compile_threads") == 3
+        assert settings.get_config("compile_threads") == 3
     finally:
         second.shutdown()
         first.shutdown()
     assert memoised_pool() is None
-    assert pools.get_config("compile_threads") == threads
+    assert settings.get_config("compile_threads") == threads
 
 
 def test_a_job_that_is_cancelled_ends_its_future(tmp_path):

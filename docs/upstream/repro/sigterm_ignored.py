@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import threading
-import time
 
-from bounded import READY, alive, report
+from bounded import READY, CannotTell, alive, report, until
 
 
 def check() -> tuple[bool, str]:
@@ -17,7 +17,10 @@ def check() -> tuple[bool, str]:
     pool = SubprocPool(1)
     worker = pool.submit(os.getpid).result(READY)
     pool.submit(signal.signal, signal.SIGTERM, signal.SIG_IGN).result(READY)
-    pool.submit(time.sleep, 60)
+    # A worker that has not taken it up yet would end by itself.
+    pool.submit(subprocess.call, ["sh", "-c", ": > begun; exec sleep 60"])
+    if not until(lambda: os.path.exists("begun"), READY):
+        raise CannotTell("the worker did not take up its job")
     ending = threading.Thread(target=pool.shutdown, daemon=True)
     ending.start()
     # Where it is followed by SIGKILL, that is after ten seconds.
