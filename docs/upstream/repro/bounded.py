@@ -15,12 +15,14 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 GONE, THERE, CANNOT_TELL = 0, 1, 2
 WORDS = {GONE: "not there", THERE: "there", CANNOT_TELL: "cannot tell"}
@@ -54,6 +56,25 @@ def children(pid: int) -> list[int]:
 def alive(pid: int) -> bool:
     """Whether this process is there and has not ended."""
     return any(one == pid and state not in "ZX" for one, _, state in _processes())
+
+
+def occupy(pool: Any, seconds: int = 60) -> Any:
+    """Have a worker of this pool run a job of so many seconds. Returns its future when it runs; raises CannotTell.
+
+    A worker that has not taken it up yet would still end like an idle one.
+    """
+    future = pool.submit(subprocess.call, ["sh", "-c", f": > begun; exec sleep {seconds}"])
+    if not until(lambda: os.path.exists("begun"), READY):
+        raise CannotTell("no worker took up the job")
+    return future
+
+
+def shutdown_waits(pool: Any, seconds: float) -> bool:
+    """Whether shutdown() of this pool has not returned after so many seconds. It goes on in a thread."""
+    ending = threading.Thread(target=pool.shutdown, daemon=True)
+    ending.start()
+    ending.join(seconds)
+    return ending.is_alive()
 
 
 def report(check: Callable[[], tuple[bool, str]], package: str = "torch", seconds: float = 180.0) -> NoReturn:

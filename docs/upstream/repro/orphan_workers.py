@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
-import time
 
-from bounded import READY, alive, report, until
+from bounded import READY, alive, occupy, report, until
 
 
 def check() -> tuple[bool, str]:
@@ -14,7 +13,7 @@ def check() -> tuple[bool, str]:
 
     pool = SubprocPool(1)
     worker = pool.submit(os.getpid).result(READY)
-    pool.submit(time.sleep, 60)
+    occupy(pool)
     pool.process.kill()
     pool.process.wait()
     gone = until(lambda: not alive(worker), 4)

@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import os
-import time
 
-from bounded import READY, children, report
+from bounded import READY, children, occupy, report
 
 
 def check() -> tuple[bool, str]:
@@ -16,7 +15,7 @@ def check() -> tuple[bool, str]:
         return False, "this torch cannot quiesce"
     pool = SubprocPool(1)
     pool.submit(os.getpid).result(READY)
-    long = pool.submit(time.sleep, 8)
+    long = occupy(pool, 8)
     pool.quiesce()
     pool.submit(os.getpid).result(READY)
     workers = children(pool.process.pid)

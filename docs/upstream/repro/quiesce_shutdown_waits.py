@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 
-from bounded import READY, alive, report
+from bounded import READY, alive, occupy, report, shutdown_waits
 
 
 def check() -> tuple[bool, str]:
@@ -17,12 +15,9 @@ def check() -> tuple[bool, str]:
         return False, "this torch cannot quiesce"
     pool = SubprocPool(1)
     worker = pool.submit(os.getpid).result(READY)
-    pool.submit(time.sleep, 60)
+    occupy(pool)
     pool.quiesce()
-    ending = threading.Thread(target=pool.shutdown, daemon=True)
-    ending.start()
-    ending.join(6)
-    waits = ending.is_alive() and alive(worker)
+    waits = shutdown_waits(pool, 6) and alive(worker)
     return (
         waits,
         f"6 s after shutdown() was called it {'waits' if waits else 'no longer waits'} for a job of 60 s",

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import threading
 
-from bounded import READY, CannotTell, alive, report, until
+from bounded import READY, alive, occupy, report, shutdown_waits
 
 
 def check() -> tuple[bool, str]:
@@ -17,15 +15,9 @@ def check() -> tuple[bool, str]:
     pool = SubprocPool(1)
     worker = pool.submit(os.getpid).result(READY)
     pool.submit(signal.signal, signal.SIGTERM, signal.SIG_IGN).result(READY)
-    # A worker that has not taken it up yet would end by itself.
-    pool.submit(subprocess.call, ["sh", "-c", ": > begun; exec sleep 60"])
-    if not until(lambda: os.path.exists("begun"), READY):
-        raise CannotTell("the worker did not take up its job")
-    ending = threading.Thread(target=pool.shutdown, daemon=True)
-    ending.start()
+    occupy(pool)
     # Where it is followed by SIGKILL, that is after ten seconds.
-    ending.join(14)
-    waits = ending.is_alive() and alive(worker)
+    waits = shutdown_waits(pool, 14) and alive(worker)
     return (
         waits,
         f"14 s after shutdown() its worker, which ignores SIGTERM, is {'alive' if waits else 'gone'}",
