@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import stat
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from stand_ins import put, run
 
 from pytest_compilepool.conformance.shards import in_shard
 from pytest_compilepool.matrix.cell import read_cell
@@ -58,17 +58,10 @@ def test_its_environments_are_toxs():
     assert all(f" {name} " in gathering.replace(";", " ") for name in (*torches, *environments))
 
 
-def put(folder, name, text):
-    file = folder / name
-    file.write_text(f"#!{sys.executable}\n{text}")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-
-
 @pytest.fixture
 def shell(tmp_path):
     """Run a step with bash as the services do. pip is there already, so it installs nothing."""
     tools = tmp_path / "stubs"
-    tools.mkdir()
     put(tools, "pip", "")
     put(
         tools, "compilepool", "import sys; from pytest_compilepool.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -77,19 +70,7 @@ def shell(tmp_path):
     put(tools, "git", 'import os; os.makedirs("compilepool")')
     put(tools, "python3.12", VENV)
 
-    def run(script, **environment):
-        path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            ["bash", "-e", "-o", "pipefail", "-c", script],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path, **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
+    return partial(run, folder=tmp_path, tools=tools, options=("-o", "pipefail"))
 
 
 VENV = """

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import stat
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from stand_ins import put, run
 
 from pytest_compilepool.matrix.cell import read_cell
 
@@ -56,31 +54,12 @@ def test_the_workflow_may_do_nothing_and_is_bounded():
 def shell(tmp_path):
     """Run shell as a service does. pip installs nothing; `compilepool run` copies a cell that is there."""
     tools = tmp_path / "stubs"
-    tools.mkdir()
+    put(tools, "pip", "import sys; open('installed', 'a').write(' '.join(sys.argv[1:]) + '\\n')")
+    put(tools, "python", VENV)
+    put(tools, "compilepool", COMPILEPOOL)
+    put(tools, "buildkite-agent", "import sys; open('uploaded', 'w').write(' '.join(sys.argv[1:]))")
 
-    def put(name, text):
-        file = tools / name
-        file.write_text(f"#!{sys.executable}\n{text}")
-        file.chmod(file.stat().st_mode | stat.S_IXUSR)
-
-    put("pip", "import sys; open('installed', 'a').write(' '.join(sys.argv[1:]) + '\\n')")
-    put("python", VENV)
-    put("compilepool", COMPILEPOOL)
-    put("buildkite-agent", "import sys; open('uploaded', 'w').write(' '.join(sys.argv[1:]))")
-
-    def run(script, **environment):
-        path = f"{tools}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.run(
-            ["bash", "-e", "-c", script],
-            cwd=tmp_path,
-            env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), **environment},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    return run
+    return partial(run, folder=tmp_path, tools=tools, PYTHONPATH=str(ROOT))
 
 
 VENV = """

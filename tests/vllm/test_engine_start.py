@@ -69,6 +69,12 @@ def test_caches_lie_below_the_root_and_the_rest_in_its_own_folder():
     assert found["VLLM_COMPILE_POOL_EVENTS"] == "/own/events.jsonl"
 
 
+def test_its_sockets_have_short_paths_wherever_its_folder_lies():
+    """A path of 108 characters is too long for one, and folders lie within folders here."""
+    found = start.environment(Order("model"), ROOT, Path("/own" * 40), OUTER)
+    assert found["VLLM_RPC_BASE_PATH"] == "."
+
+
 @pytest.mark.parametrize("text", ["2", "0", "lots"])
 def test_the_number_of_processes_is_handed_on_as_it_is(text):
     assert environment(processes=text)["VLLM_COMPILE_PROCESSES"] == text

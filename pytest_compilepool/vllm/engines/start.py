@@ -133,6 +133,8 @@ def environment(order: Order, root: Path, folder: Path, outer: Mapping[str, str]
         "TORCHINDUCTOR_CACHE_DIR": str(root / "inductor"),
         "TRITON_CACHE_DIR": str(root / "triton"),
         "TMPDIR": str(folder),
+        # Its sockets: a path that is counted from the folder that it runs in, since 107 characters are all they may have.
+        "VLLM_RPC_BASE_PATH": ".",
         "VLLM_PLUGINS": "compilepool" if order.plugin else "",
         EVENTS_VARIABLE: str(folder / EVENTS),
     }
