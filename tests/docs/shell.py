@@ -61,8 +61,9 @@ class Shell:
     def type(self, command: Command) -> tuple[int, str]:
         """Its status (-1: it was ended after its limit) and all that it printed."""
         state = shlex.quote(str(self._state))
-        keep = f'{{ export -p; printf "cd %q\\n" "$PWD"; }} > {state}'
-        script = f". {state}\nset -o pipefail\n{command.typed}\nstatus=$?\n{keep}\nexit $status"
+        keep = f'keep() {{ {{ export -p; printf "cd %q\\n" "$PWD"; }} > {state}; }}; trap keep EXIT'
+        # -e: of several commands on a line, or in a loop, the first that fails is the one whose status it is.
+        script = f". {state}\n{keep}\nset -e -o pipefail\n{command.typed}"
         with subprocess.Popen(
             ["bash", "-c", script],
             env=self._environment,

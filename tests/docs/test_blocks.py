@@ -110,6 +110,16 @@ def test_a_failure_before_a_pipe_is_one(shell):
     assert shell.type(Command(1, "false | cat", ""))[0] == 1
 
 
+@pytest.mark.parametrize("typed", ["false; echo on", "for x in 1 2; do test $x = 2; done", "cd nowhere; pwd"])
+def test_a_failure_in_the_middle_is_one(shell, typed):
+    assert shell.type(Command(1, typed, ""))[0] != 0
+
+
+def test_what_was_set_before_a_failure_stays(shell):
+    shell.type(Command(1, "export SET_HERE=yes; false", ""))
+    assert shell.type(Command(1, "echo $SET_HERE", "")) == (0, "yes\n")
+
+
 def test_what_takes_too_long_is_ended(shell):
     assert shell.type(Command(1, "echo begun; sleep 600", "", limit=0.5)) == (-1, "begun\n")
     assert shell.left() == []
