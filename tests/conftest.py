@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+import tiers
 
 pytest_plugins = ["pytester"]
 
@@ -31,6 +32,9 @@ def pytest_configure() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items[:] = _long_ones_early(items)
+    # Who names a test wants it.
+    if not tiers.ALL and not any("::" in argument for argument in config.args):
+        tiers.leave_out(items)
     # As a marker, since the ini key `timeout` is an error for a run without pytest-timeout.
     if not config.pluginmanager.hasplugin("timeout") or config.getoption("timeout") is not None:
         return

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tiers
 from small_suites import compilepool
 
 from pytest_compilepool.conformance import mutation, subjects
@@ -57,6 +58,7 @@ def test_scenarios_do_not_sleep():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
+@pytest.mark.thorough
 def test_the_reference_pool_keeps_all_that_is_asked_of_it(tmp_path):
     status, output = compilepool(
         "run",
@@ -89,6 +91,9 @@ def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
     assert [path.name for path in tmp_path.iterdir()] == ["cell.json"]
 
 
+MUTANTS_APART = 4
+"""How many further, where not all of them are tried: at least one of each group, whatever it takes."""
+
 GROUPS = sorted({one.group for one in MUTANTS})
 
 
@@ -107,6 +112,8 @@ def pools_are_asked_once():
 def test_the_mutants_are_noticed(group, request, pools_are_asked_once):
     """Several at the same time, which is what `compilepool mutants -n 8 --group GROUP` does: mostly they wait."""
     chosen = [one for one in MUTANTS if one.group == group]
+    if not tiers.ALL:
+        chosen = chosen[::MUTANTS_APART]
     if any(one.requirements == subjects.DEFAULT for one in chosen):
         request.getfixturevalue("pool_here")
     # Those of kernels do not wait: they compile.

@@ -89,8 +89,8 @@ MUTANTS = (
     ("name", "command", "status"),
     [
         ("SIGTERM", (*RUN, "-n0"), 2),
-        ("SIGTERM", (*RUN, "-n2"), 2),
-        ("SIGHUP", (*RUN, "-n2"), 2),
+        pytest.param("SIGTERM", (*RUN, "-n2"), 2, marks=pytest.mark.thorough),
+        pytest.param("SIGHUP", (*RUN, "-n2"), 2, marks=pytest.mark.thorough),
         ("SIGINT", (*RUN, "-n2"), 2),
         ("SIGTERM", (*FORKS, "-n0"), 2),
         ("SIGINT", (*FORKS, "-n2"), 2),
@@ -108,7 +108,9 @@ MUTANTS = (
         "mutants-interrupted",
     ],
 )
-@pytest.mark.parametrize("whole_group", [False, True], ids=["", "group"])
+@pytest.mark.parametrize(
+    "whole_group", [False, pytest.param(True, marks=pytest.mark.thorough)], ids=["", "group"]
+)
 def test_a_run_that_is_ended_from_outside_leaves_nothing(tmp_path, name, command, status, whole_group):
     process = start(tmp_path, *command)
     try:

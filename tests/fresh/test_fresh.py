@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 import starts
+from tiers import further
 
 from pytest_compilepool.fresh import run as fresh_run
 from pytest_compilepool.fresh.callables import BadInput
@@ -88,7 +89,7 @@ def test_a_fork_that_comes_back_says_nothing(compile_phases):
     assert phase.output == phase.answer.pid
 
 
-@pytest.mark.parametrize("how", ["exit", "error"])
+@pytest.mark.parametrize("how", ["exit", *further("error")])
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_fork_that_ends_otherwise_says_nothing_and_ends_no_pool(compile_phases, how, processes):
     phase = compile_phases.using(processes=processes, limit=60).cold(starts.forks_and_leaves, how)
@@ -96,13 +97,13 @@ def test_a_fork_that_ends_otherwise_says_nothing_and_ends_no_pool(compile_phases
     assert phase.answer.shutdown == ("asked" if processes > 1 else "")
 
 
-@pytest.mark.parametrize("who", ["sidecar", "workers"])
+@pytest.mark.parametrize("who", ["sidecar", *further("workers")])
 def test_a_pool_that_breaks_meanwhile_is_told(compile_phases, who):
     with pytest.raises(PhaseFailed, match="its pool was broken when the calls were over: "):
         compile_phases.using(processes=2).cold(starts.kills_the_pool, who)
 
 
-@pytest.mark.parametrize("how", ["quiesce", "shutdown"])
+@pytest.mark.parametrize("how", [*further("quiesce"), "shutdown"])
 def test_a_pool_that_the_function_ends_itself_is_not_broken(compile_phases, how):
     assert compile_phases.using(processes=2).cold(starts.ends_the_pool, how).output == how
 

@@ -92,6 +92,7 @@ def test_on_the_cpu(compile_phases):
         phases.warm(starts.model, torch.ones(8))
 
 
+@pytest.mark.thorough
 def test_what_no_cache_was_asked_for_is_found(compile_phases):
     phases = compile_phases.using(processes=1)
     phases.cold(starts.one_with_caches_and_one_without, torch.ones(8))
@@ -101,6 +102,7 @@ def test_what_no_cache_was_asked_for_is_found(compile_phases):
     assert re.search(r"code was generated for \d\.\d{3} s", str(caught.value))
 
 
+@pytest.mark.thorough
 def test_a_library_that_was_written_again_is_new(compile_phases):
     phases = compile_phases.using(processes=1)
     phases.cold(starts.writes_again, torch.ones(8))

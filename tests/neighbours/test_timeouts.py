@@ -9,6 +9,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
+from tiers import further
 
 import pytest_compilepool.timeouts
 from pytest_compilepool.pool import diagnosis
@@ -52,7 +53,7 @@ def test_after():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "verbose"), [("signal", False), ("thread", True)])
+@pytest.mark.parametrize(("method", "verbose"), [("signal", False), *further(("thread", True))])
 def test_what_the_pool_was_doing(inner, method, verbose):
     source = HANGS.replace("METHOD", repr(method))
     result = inner(source, "-p", "pytest_timeout", *(["-vv"] if verbose else []))

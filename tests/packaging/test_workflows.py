@@ -31,7 +31,7 @@ def steps(workflow):
 
 
 def test_there_are_some():
-    assert [one.stem for one in WORKFLOWS] == ["ci", "release"]
+    assert [one.stem for one in WORKFLOWS] == ["ci", "nightly", "release"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -113,3 +113,40 @@ def test_what_is_uploaded_is_what_was_built_and_tried():
     # A tag goes to one of them.
     first, second = (jobs[name]["if"].strip("${} ") for name in ("testpypi", "pypi"))
     assert second == f"!{first}"
+
+
+def test_what_a_change_does_not_wait_for_is_passed_every_night():
+    (step,) = [step for _, step in steps(named("nightly")) if "run" in step]
+    assert step == {"run": "./run-tests", "env": {"COMPILEPOOL_TESTS": "all"}}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "wanted", "counts"),
+    [
+        ("test_two.py", "", {"passed": 2, "skipped": 1}),
+        ("test_two.py", "all", {"passed": 3}),
+        ("test_two.py::test_of[2]", "", {"passed": 1}),
+    ],
+)
+def test_what_is_left_out_is_told(pytester, monkeypatch, chosen, wanted, counts):
+    tests = ROOT / "tests"
+    pytester.makeconftest((tests / "conftest.py").read_text(encoding="utf-8"))
+    pytester.makepyfile(
+        test_two="""
+import pytest
+from tiers import further
+
+@pytest.mark.parametrize("number", [1, *further(2)])
+def test_of(number): assert number
+
+def test_other(): pass
+"""
+    )
+    pytester.makeini("[pytest]\nmarkers = thorough: as in this project")
+    monkeypatch.setenv("PYTHONPATH", str(tests))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("COMPILEPOOL_TESTS", wanted)
+    result = pytester.runpytest_subprocess("-ra", chosen)
+    result.assert_outcomes(**counts)
+    if "skipped" in counts:
+        result.stdout.fnmatch_lines(["SKIPPED*: thorough: COMPILEPOOL_TESTS=all passes it"])

@@ -7,6 +7,7 @@ import re
 
 import plants
 import pytest
+from tiers import further
 
 from pytest_compilepool.parity.check import ParityError
 from pytest_compilepool.workloads import torch_programs
@@ -14,7 +15,7 @@ from pytest_compilepool.workloads import torch_programs
 pytestmark = pytest.mark.usefixtures("offline_here")
 
 
-@pytest.mark.parametrize("target", ["cuda:90", "cuda:100", "hip:gfx942"])
+@pytest.mark.parametrize("target", ["cuda:90", *further("cuda:100", "hip:gfx942")])
 def test_one_process_and_four_make_the_same_kernels(compile_parity, target):
     report = compile_parity.check(
         torch_programs.run_all,
@@ -121,6 +122,7 @@ def test_a_kernel_that_does_not_compile_fails_for_the_same_cause(compile_parity)
     assert report.failures == []
 
 
+@pytest.mark.thorough
 def test_a_kernel_that_should_have_failed_in_a_worker(compile_parity):
     with pytest.raises(
         ParityError, match=r"parallel: never_compiles_kernel: with 2 processes, subprocess it did not"

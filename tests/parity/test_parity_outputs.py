@@ -8,6 +8,7 @@ import re
 import plants
 import pytest
 import torch
+from tiers import further
 
 from pytest_compilepool.fresh.callables import BadInput
 from pytest_compilepool.fresh.run import FreshFailed
@@ -49,12 +50,14 @@ def test_a_cpp_kernel_that_no_thread_compiled_is_found(compile_parity):
     assert "cpp: 2 processes, subprocess: took another path than it should: 1 of 2 C++ kernels" in text
 
 
+@pytest.mark.thorough
 def test_nothing_compiled_proves_nothing(compile_parity):
     text = fails(compile_parity, plants.Doubling(), X, compile=False, min_parallel=None)
     assert "parallel: 2 processes, subprocess: no kernel was compiled, so this proves nothing" in text
     assert text.startswith("parity of Doubling (1 process, 2 processes, subprocess): 1 difference; 0 of 0")
 
 
+@pytest.mark.thorough
 def test_caches_that_were_put_elsewhere_are_found(compile_parity, tmp_path):
     text = fails(
         compile_parity,
@@ -106,9 +109,11 @@ def test_arguments_as_the_call_left_them_are_compared(compile_parity):
             "output is a Tensor on cpu, strides (8, 2), requires_grad False and a Tensor on cpu, strides",
         ),
         (plants.gradient, plants.leaf, "arguments[0].grad differs in 3 of 3 elements"),
-        (plants.weights, (torch.nn.Linear(2, 2),), "arguments[0].weight differs in 4 of 4 elements"),
-        (plants.longer, ([1],), "arguments[0][1] is None and 5|len(arguments[0]) is 1 and 2"),
-        (plants.Counting(), X, "module.calls differs in 1 of 1 elements"),
+        *further(
+            (plants.weights, (torch.nn.Linear(2, 2),), "arguments[0].weight differs in 4 of 4 elements"),
+            (plants.longer, ([1],), "arguments[0][1] is None and 5|len(arguments[0]) is 1 and 2"),
+            (plants.Counting(), X, "module.calls differs in 1 of 1 elements"),
+        ),
     ],
 )
 def test_what_a_call_leaves_behind_is_compared(compile_parity, function, inputs, text):
@@ -116,6 +121,7 @@ def test_what_a_call_leaves_behind_is_compared(compile_parity, function, inputs,
     assert any(part in said for part in text.split("|")), said
 
 
+@pytest.mark.thorough
 def test_a_function_that_removes_its_caches(compile_parity):
     report = compile_parity.check(
         plants.removes_the_caches, X, processes=(1, 2), repeat=1, compile=False, min_parallel=0
@@ -123,6 +129,7 @@ def test_a_function_that_removes_its_caches(compile_parity):
     assert report.failures == []
 
 
+@pytest.mark.thorough
 def test_a_call_finds_its_arguments_as_the_first_one_did(compile_parity):
     report = compile_parity.check(
         plants.adds_up, X, processes=(1, 2), repeat=3, compile=False, min_parallel=0
@@ -133,6 +140,7 @@ def test_a_call_finds_its_arguments_as_the_first_one_did(compile_parity):
     assert len(others) == 2
 
 
+@pytest.mark.thorough
 def test_within_the_tolerance_passes_who_says_so(compile_parity):
     report = compile_parity.check(
         plants.off_by_a_thousandth,
@@ -147,6 +155,7 @@ def test_within_the_tolerance_passes_who_says_so(compile_parity):
     assert ["within the tolerance" in finding.text for finding in report.findings] == [True]
 
 
+@pytest.mark.thorough
 def test_beyond_the_tolerance_fails_in_any_case(compile_parity):
     text = fails(compile_parity, plants.off_by_a_thousandth, X, compile=False, bitwise=False)
     assert "differs in 64 of 64 elements, beyond the tolerance of its type" in text
@@ -158,6 +167,7 @@ def test_a_function_that_is_not_deterministic_is_named_as_such(compile_parity):
     assert "output: differs" not in text
 
 
+@pytest.mark.thorough
 def test_a_module_is_checked_and_random_numbers_are_seeded(compile_parity):
     module = torch.nn.Sequential(torch.nn.Linear(64, 8), torch.nn.Dropout())
     report = compile_parity.check(module, X, processes=(1, 2), compile=False, min_parallel=0)
@@ -214,6 +224,7 @@ def test_the_first_difference_of_outputs(here, there, text):
 # -- errors --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_an_error_in_one_mode_only(compile_parity):
     text = fails(compile_parity, plants.fails_with_a_pool, X, compile=False)
     assert (
@@ -231,6 +242,7 @@ def test_an_error_that_was_expected(compile_parity):
     assert "wanted was one like 'KeyError'" in text
 
 
+@pytest.mark.thorough
 def test_an_error_that_did_not_come(compile_parity):
     text = fails(compile_parity, plants.Doubling(), X, compile=False, raises="KeyError")
     assert "nothing was raised; wanted: an error like 'KeyError'" in text

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from tiers import further
 
 pytestmark = pytest.mark.usefixtures("pool_here")
 
@@ -71,8 +72,10 @@ def test_again(compile_pool):
     ("arguments", "source"),
     [
         (["--compilepool-prestart=off"], "def test_pool(compile_pool): pass"),
-        (["-k", "plain"], "def test_pool(compile_pool): pass"),
-        (["--deselect", "test_inner.py::test_pool"], "def test_pool(compile_pool): pass"),
+        *further(
+            (["-k", "plain"], "def test_pool(compile_pool): pass"),
+            (["--deselect", "test_inner.py::test_pool"], "def test_pool(compile_pool): pass"),
+        ),
         (["--collect-only"], "def test_pool(compile_pool): pass"),
         ([], "@pytest.mark.skip\ndef test_pool(compile_pool): pass"),
         ([], "def test_pool(compile_pool_factory): pass"),

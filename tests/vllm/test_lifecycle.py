@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiers import further
 
 from pytest_compilepool.vllm.events import read_events
 
@@ -61,6 +62,7 @@ def test_a_compile_after_a_capture_wakes_the_pool_again(start):
     assert len(phase(said, "capture_model")["tree"]) == 1
 
 
+@pytest.mark.thorough
 def test_the_workers_that_a_request_woke_go_again(start):
     said = start(TWO, compiles={**COMPILES, "serving": ["cumulative_sum", "layer_norm"]})
     assert said["errors"] == []
@@ -69,7 +71,7 @@ def test_the_workers_that_a_request_woke_go_again(start):
     assert len(phase(said, "shutdown")["tree"]) == 1
 
 
-@pytest.mark.parametrize(("where", "times"), [("compile_sizes", 1), ("serving", 0)])
+@pytest.mark.parametrize(("where", "times"), [*further(("compile_sizes", 1)), ("serving", 0)])
 def test_a_request_without_a_kernel_wakes_no_worker(start, where, times):
     said = start(TWO, compiles=COMPILES, faults={where: "begin_a_compile"})
     assert said["errors"] == []
@@ -96,6 +98,7 @@ def test_a_warm_start_starts_nothing(start):
     assert warm["torch as it was"]
 
 
+@pytest.mark.thorough
 def test_kernels_in_a_bundle_want_no_pool(start):
     """What torch's own cache has, as where vLLM loads each graph from it, is not waited for."""
     cold = start(TWO, compiles=COMPILES, saves=1)
@@ -117,6 +120,7 @@ def test_a_start_that_compiles_against_expectation_has_its_pool_late(start):
     assert "deferred" not in whats(start(TWO))
 
 
+@pytest.mark.thorough
 def test_another_configuration_is_not_deferred(start):
     start(TWO, compiles=COMPILES, saves=1)
     assert "deferred" not in whats(start(TWO, config={"hash": "another"}))
@@ -153,7 +157,7 @@ def test_two_workers_one_after_the_other(start):
     assert said["torch as it was"]
 
 
-@pytest.mark.parametrize("phase", ["load_model", "profile_run"])
+@pytest.mark.parametrize("phase", [*further("load_model"), "profile_run"])
 @pytest.mark.parametrize("fault", ["kill_sidecar", "take_memory"])
 def test_a_pool_that_fails_before_the_first_kernel(start, fault, phase):
     said = start({**TWO, "VLLM_COMPILE_POOL_READY_TIMEOUT": "20"}, compiles=COMPILES, faults={phase: fault})
@@ -161,7 +165,7 @@ def test_a_pool_that_fails_before_the_first_kernel(start, fault, phase):
     assert "pool" not in said["kernels"]
 
 
-@pytest.mark.parametrize("fault", ["kill_sidecar_with_a_job", "stop_workers"])
+@pytest.mark.parametrize("fault", ["kill_sidecar_with_a_job", *further("stop_workers")])
 def test_a_pool_that_owes_a_kernel(start, fault):
     said = start(
         {**TWO, "VLLM_COMPILE_POOL_JOB_TIMEOUT": "10"}, compiles=COMPILES, faults={"profile_run": fault}
@@ -170,6 +174,7 @@ def test_a_pool_that_owes_a_kernel(start, fault):
     assert said["kernels"]["rescued"] >= 1
 
 
+@pytest.mark.thorough
 def test_a_sidecar_that_dies_between_two_compiles(start):
     said = start(
         TWO,
@@ -227,7 +232,7 @@ def test_nothing_for_an_engine_that_compiles_nothing(start, config):
     assert all(seen["tree"] == [] for seen in said["seen"])
 
 
-@pytest.mark.parametrize("text", ["lots", "0", "9999", "-1", "2.5"])
+@pytest.mark.parametrize("text", ["lots", *further("0", "9999", "-1", "2.5")])
 def test_a_number_that_is_none(start, text):
     said = start({"VLLM_COMPILE_PROCESSES": text}, compiles=COMPILES)
     (message,) = [text for text in said["messages"] if "pool" in text]
@@ -244,6 +249,7 @@ def test_an_unknown_vllm_is_left_alone(start):
     assert said["vllm as it was"]
 
 
+@pytest.mark.thorough
 def test_events_that_cannot_be_written(start, tmp_path):
     log = tmp_path / "no" / "such" / "folder.jsonl"
     said = start({**TWO, "VLLM_COMPILE_POOL_EVENTS": str(log)}, compiles=COMPILES)
