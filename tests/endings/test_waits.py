@@ -7,6 +7,7 @@ import re
 import time
 
 import pytest
+from tiers import further
 
 pytest.importorskip("torch")
 
@@ -15,7 +16,7 @@ NEVER = 100_000.0
 
 @pytest.mark.parametrize(
     ("options", "hurry", "least", "most"),
-    [({}, True, 0.0, 5.0), ({}, False, 5.0, 30.0), ({"jobs_timeout": 0.3}, False, 0.3, 5.0)],
+    [({}, True, 0.0, 5.0), *further(({}, False, 5.0, 30.0)), ({"jobs_timeout": 0.3}, False, 0.3, 5.0)],
 )
 def test_a_test_that_ctrl_c_hit_has_its_jobs_not_waited_for(options, hurry, least, most):
     from pytest_compilepool.pool.manager import PoolManager, Request
@@ -44,7 +45,7 @@ def pytest_sessionfinish(session):
 
 @pytest.mark.parametrize(
     ("what", "hurry"),
-    [("raise KeyboardInterrupt", True), ("pytest.exit('enough')", True), ("assert False", False)],
+    [("raise KeyboardInterrupt", True), *further(("pytest.exit('enough')", True)), ("assert False", False)],
 )
 def test_ctrl_c_is_heard_before_its_test_is_torn_down(inner, what, hurry):
     result = inner(f"import pytest\ndef test_it(compile_pool):\n    {what}\n", "-s", conftest=CONFTEST)
@@ -68,7 +69,7 @@ def test_it(compile_pool_factory):
 
 
 @pytest.mark.parametrize(
-    ("options", "least", "most"), [([], 2.0, 12.0), (["--compilepool-end-timeout=0.3"], 0.3, 2.9)]
+    ("options", "least", "most"), [([], 2.0, 12.0), *further((["--compilepool-end-timeout=0.3"], 0.3, 2.9))]
 )
 def test_the_end_of_a_session_waits_for_no_job(inner, options, least, most):
     # Where nobody looks for leaks, the end of the session is what ends this one.

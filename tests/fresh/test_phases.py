@@ -110,6 +110,7 @@ def test_a_library_that_was_written_again_is_new(compile_phases):
         phases.warm(starts.writes_again, torch.ones(8))
 
 
+@pytest.mark.thorough
 def test_counters_that_were_cleared_prove_nothing(compile_phases):
     phases = compile_phases.using(processes=1)
     phases.cold(starts.clears_the_counters, torch.ones(8))
@@ -242,6 +243,7 @@ def test_what_is_wrong_is_told_at_the_line_of_the_test(inner, pytester):
     assert frames == ["test_inner.py"] * 6, out
 
 
+@pytest.mark.thorough
 def test_a_run_that_is_repeated_by_hand_says_how_it_went(compile_phases):
     phases = compile_phases.using(processes=1)
     with pytest.raises(PhaseFailed):

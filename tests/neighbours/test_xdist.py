@@ -43,6 +43,7 @@ def test_has_its_share(compile_pool, number):
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_there_are_never_more_workers_than_were_asked_for(tmp_path):
     """Four processes with pools, eight compile workers asked for: eight in all, however they overlap."""
     (tmp_path / "test_shared.py").write_text(SHARED)

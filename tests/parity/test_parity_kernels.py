@@ -139,6 +139,7 @@ def test_a_kernel_that_should_have_failed_in_a_worker(compile_parity):
         )
 
 
+@pytest.mark.thorough
 def test_that_kernel_fails_the_check_of_who_expects_none(compile_parity):
     with pytest.raises(ParityError) as caught:
         compile_parity.check(

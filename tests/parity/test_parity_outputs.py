@@ -69,6 +69,7 @@ def test_caches_that_were_put_elsewhere_are_found(compile_parity, tmp_path):
     assert f"run: 2 processes, subprocess: TRITON_CACHE_DIR was moved to {tmp_path}" in text
 
 
+@pytest.mark.thorough
 def test_counters_that_were_cleared_prove_nothing_unless_told_why(compile_parity):
     text = fails(compile_parity, plants.clears_the_counters, X, compile=False)
     assert "counter: torch.*: with 1 process not all that moved is known: cleared meanwhile" in text
@@ -79,6 +80,7 @@ def test_counters_that_were_cleared_prove_nothing_unless_told_why(compile_parity
     assert any("this function is about something else" in finding.text for finding in report.findings)
 
 
+@pytest.mark.thorough
 def test_an_interpreter_that_dies_after_it_has_answered(compile_parity):
     text = fails(compile_parity, plants.dies_at_the_end, X, compile=False)
     assert "run: 1 process: the interpreter was killed by signal 6 after it had answered" in text

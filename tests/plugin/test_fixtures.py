@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from tiers import further
 
 needs_torch = pytest.mark.usefixtures("pool_here")
 
@@ -144,7 +145,7 @@ def test_fresh_caches_are_known_to_the_workers(inner):
 
 
 @needs_torch
-@pytest.mark.parametrize("how", ["flag", "ini"])
+@pytest.mark.parametrize("how", ["flag", *further("ini")])
 def test_a_blocked_test_is_told_what_to_ask_for(inner, pytester, how):
     if how == "ini":
         pytester.makeini("[pytest]\ncompilepool_block = true\n")
@@ -209,7 +210,7 @@ def test_overridden_settings(inner):
 
 
 @needs_torch
-@pytest.mark.parametrize("how", ["skip", "fail"])
+@pytest.mark.parametrize("how", [*further("skip"), "fail"])
 def test_somebody_chose_one_process(inner, how):
     result = inner(
         "def test_one(compile_pool): pass",

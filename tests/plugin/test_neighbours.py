@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+from tiers import further
 
 pytestmark = pytest.mark.usefixtures("pool_here")
 
@@ -36,7 +37,7 @@ def test_a_wider_fixture_that_nobody_watched_may_put_back_what_it_changed(inner,
     result.stdout.no_fnmatch_line("*leaked*")
 
 
-@pytest.mark.parametrize("how", ["raise KeyboardInterrupt", "pytest.exit('planted')"])
+@pytest.mark.parametrize("how", ["raise KeyboardInterrupt", *further("pytest.exit('planted')")])
 def test_session_fixtures_are_ended_by_pytest_and_not_by_us(inner, how):
     result = inner(
         f"""

@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from tiers import further
 
 from pytest_compilepool import proctree
 from pytest_compilepool.pool import state
@@ -24,7 +25,7 @@ from pytest_compilepool.workloads import jobs
 WITHIN = 5.0  # seconds in which a death must be told
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *further(signal.SIGTERM)])
 def test_a_busy_sidecar_dies(own_pool, tmp_path, number):
     started = tmp_path / "started"
     future = own_pool.submit(jobs.sleep_after_touch, str(started), 600)

@@ -127,6 +127,7 @@ def test_another_configuration_is_not_deferred(start):
     assert "deferred" in whats(start(TWO))
 
 
+@pytest.mark.thorough
 def test_artifacts_that_were_removed_are_not_expected(start, tmp_path):
     start(TWO, compiles=COMPILES, saves=1)
     shutil.rmtree(tmp_path / "vllm" / "torch_compile_cache")
@@ -146,6 +147,7 @@ def test_a_pool_that_nobody_used_is_ended_before_the_capture(start):
     assert phase(said, "profile_cudagraph_memory")["tree"] == []
 
 
+@pytest.mark.thorough
 def test_two_workers_one_after_the_other(start):
     said = start(TWO, compiles=COMPILES, starts=2)
     assert said["errors"] == []
@@ -212,7 +214,7 @@ def test_a_kernel_that_does_not_compile_fails_as_without_a_pool(start):
 
 @pytest.mark.parametrize(
     ("variables", "config"),
-    [({}, {}), ({"VLLM_COMPILE_PROCESSES": "1"}, {}), ({"VLLM_COMPILE_PROCESSES": " "}, {})],
+    [({}, {}), *further(({"VLLM_COMPILE_PROCESSES": "1"}, {}), ({"VLLM_COMPILE_PROCESSES": " "}, {}))],
 )
 def test_without_a_number_vllm_is_as_it_was(start, variables, config):
     said = start(variables, compiles=COMPILES, config=config)
@@ -224,7 +226,7 @@ def test_without_a_number_vllm_is_as_it_was(start, variables, config):
     assert [text for text in said["messages"] if "pool" in text] == []
 
 
-@pytest.mark.parametrize("config", [{"enforce_eager": True}, {"mode": 0}])
+@pytest.mark.parametrize("config", [{"enforce_eager": True}, *further({"mode": 0})])
 def test_nothing_for_an_engine_that_compiles_nothing(start, config):
     said = start(TWO, config=config)
     assert said["kernels"] is None
