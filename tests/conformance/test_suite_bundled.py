@@ -91,7 +91,7 @@ def test_the_torch_that_is_here_gives_nothing_unexpected(tmp_path, pool_here):
     assert [path.name for path in tmp_path.iterdir()] == ["cell.json"]
 
 
-MUTANTS_APART = 4
+MUTANTS_APART = 6
 """How many further, where not all of them are tried: at least one of each group, whatever it takes."""
 
 GROUPS = sorted({one.group for one in MUTANTS})

@@ -45,6 +45,7 @@ def test_cpp_kernels_take_threads_and_are_the_same(compile_parity):
     assert report.lines()[0].endswith("the same; C++ only: 1 of 1 C++ kernels by 1 compile threads")
 
 
+@pytest.mark.thorough
 def test_a_cpp_kernel_that_no_thread_compiled_is_found(compile_parity):
     text = fails(compile_parity, plants.compiles_in_the_calling_thread, X, compile=False, min_parallel=None)
     assert "cpp: 2 processes, subprocess: took another path than it should: 1 of 2 C++ kernels" in text
@@ -235,6 +236,7 @@ def test_an_error_in_one_mode_only(compile_parity):
     )
 
 
+@pytest.mark.thorough
 def test_an_error_that_was_expected(compile_parity):
     report = compile_parity.check(
         plants.fails, X, processes=(1, 2), compile=False, raises="OSError.*everybody", min_parallel=0

@@ -271,7 +271,7 @@ def test_a_spare_is_started_for_who_needs_one_of_its_own(inner):
 
 @pytest.mark.parametrize(
     ("available", "spares"),
-    [("2 * (cost.sidecar + 2 * cost.worker)", 0), ("2 * (cost.sidecar + 100 * cost.worker)", 1)],
+    [("2 * (cost.sidecar + 2 * cost.worker)", 0), *further(("2 * (cost.sidecar + 100 * cost.worker)", 1))],
     ids=["short", "enough"],
 )
 def test_a_spare_has_its_place_within_the_memory_policy(inner, available, spares):
