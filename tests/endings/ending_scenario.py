@@ -337,12 +337,13 @@ def _end(process: subprocess.Popen[bytes], token: str) -> None:
 
 
 def _await_shared(before: set[str]) -> list[str]:
-    """Shared memory and semaphores that nobody of this machine uses, CLEAN_WITHIN after the end: others come and go."""
+    """Shared memory and semaphores that nobody of this machine uses, CLEAN_WITHIN after the end: others come and go.
+
+    What a session has left is there when it has ended: what comes later is another program's.
+    """
     began = time.monotonic()
-    while True:
-        new = _shared_memory() - before
-        if not new:
-            return []
+    new = _shared_memory() - before
+    while new := new & _shared_memory():
         used = {
             Path(line.split(maxsplit=5)[5].removesuffix(" (deleted)")).name
             for pid in proctree.table()
@@ -354,6 +355,7 @@ def _await_shared(before: set[str]) -> list[str]:
         if time.monotonic() - began > CLEAN_WITHIN:
             return sorted(new - used)
         time.sleep(0.05)
+    return []
 
 
 def _maps(pid: int) -> list[str]:
