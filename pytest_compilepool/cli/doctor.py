@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the findings. Returns 0, 1 where torch or the pool is missing or broken, 2 for bad arguments."""
+    try:
+        # Before torch is imported: who mistyped the name need not wait for that.
+        events = None if arguments.events is None else doctor_vllm.events_in(arguments.events)
+    except doctor_vllm.BadEvents as error:
+        return _refuse(error)
     findings: dict[str, Any] = {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -53,17 +58,21 @@ def run(arguments: argparse.Namespace) -> int:
             start_method=arguments.start_method,
             started_with=resources.start_environment(),
         )
-        if arguments.vllm or arguments.events is not None:
-            findings["vllm"] = doctor_vllm.findings(able, arguments.events)
-    except (BadProcesses, BadStartMethod, BadSetting, doctor_vllm.BadEvents) as error:
-        print(f"compilepool doctor: {error}", file=sys.stderr)
-        return 2
+        if arguments.vllm or events is not None:
+            findings["vllm"] = doctor_vllm.findings(able, events)
+    except (BadProcesses, BadStartMethod, BadSetting) as error:
+        return _refuse(error)
     findings["decision"] = decision.as_json()
     if arguments.measure and able is not None:
         findings["measured"], missing = _measure(decision, arguments.processes)
         findings["missing"] = missing
     print(json.dumps(findings, indent=2) if arguments.json else "\n".join(as_text(findings, decision)))
     return 1 if missing else 0
+
+
+def _refuse(error: Exception) -> int:
+    print(f"compilepool doctor: {error}", file=sys.stderr)
+    return 2
 
 
 def _look() -> tuple[Capabilities | None, str | None]:

@@ -25,10 +25,10 @@ class BadEvents(ValueError):
     """A file of which no table can be made. Its text is a sentence for the user."""
 
 
-def findings(able: Capabilities | None, events: str | None) -> dict[str, Any]:
-    """As plain values. able: what this torch can do, None without one; events: a file, or None.
+def findings(able: Capabilities | None, events: list[VllmEvent] | None) -> dict[str, Any]:
+    """As plain values. able: what this torch can do, None without one; events: what a file had, or None.
 
-    Raises BadSetting for a variable that cannot be followed, BadEvents for that file.
+    Raises BadSetting for a variable that cannot be followed.
     """
     version = vllm_compat.vllm_version()
     known = version is not None and vllm_compat.is_known(version)
@@ -43,7 +43,7 @@ def findings(able: Capabilities | None, events: str | None) -> dict[str, Any]:
         "plugin": _plugin(os.environ),
     }
     if events is not None:
-        found["events"] = [asdict(event) for event in _events(events)]
+        found["events"] = [asdict(event) for event in events]
     return found
 
 
@@ -68,7 +68,8 @@ def _plugin(environ: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _events(path: str) -> list[VllmEvent]:
+def events_in(path: str) -> list[VllmEvent]:
+    """What a file has, one or more. Raises BadEvents."""
     try:
         found = read_events(path)
     except OSError as error:

@@ -184,7 +184,8 @@ def test_as_json(told, events, monkeypatch):
         ('{"what": "warm", "at": "now", "pid": 1, "state": "READY"}\n', "holds no event"),
     ],
 )
-def test_no_events(told, tmp_path, content, why):
+def test_no_events(told, tmp_path, content, why, monkeypatch):
+    monkeypatch.setattr(doctor, "capabilities", lambda: pytest.fail("torch was imported for nothing"))
     file = tmp_path / "events.jsonl"
     if content is not None:
         file.write_text(content)
